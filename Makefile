@@ -1,0 +1,53 @@
+# On a machine with Python (>= 3.10) and make, everything else is set up here, in .venv:
+#
+#   make demo   simulate a small BIDS dataset, process it, and show what came out
+#   make test   run the tests
+#   make lint   check style, types and architecture
+#   make env    only set up .venv
+#
+# PYTHON       the interpreter to start from (python3)
+# TORCH_INDEX  a package index to take torch from (a CUDA or a CPU build); by default pip's own
+# OUT          where `make demo` writes (demo)
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo
+TORCH_INDEX ?=
+PYTEST_ARGS ?= -n auto --dist loadfile
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+READY := $(VENV)/.ready
+
+.PHONY: env demo test lint
+.DELETE_ON_ERROR:
+
+env: $(READY)
+
+# torch comes first, so that nothing else chooses its build.
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) from $$($(PYTHON) --version) (some minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --constraint constraints.txt torch
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+	@echo "$(VENV) is ready: torch $$($(BIN)/python -c 'import torch; print(torch.__version__)')."
+
+demo: $(READY)
+	@echo "Simulating a small BIDS dataset in $(OUT)/bids ..."
+	@$(BIN)/python -m unibrain_bids.demo $(OUT)
+	@echo "Running: unibrain-bids $(OUT)/bids $(OUT)/out participant"
+	@$(BIN)/unibrain-bids $(OUT)/bids $(OUT)/out participant
+	@echo "Written to $(OUT)/out:"
+	@(cd $(OUT)/out && find . -type f ! -path './logs/*' | sort)
+	@echo "Look at $(OUT)/out/sub-01: overlay *_seg-aseg_dseg.nii.gz on *_desc-preproc_T1w.nii.gz in any NIfTI viewer;"
+	@echo "*_morph.tsv holds the table of regions. The commands and their messages are in $(OUT)/out/logs."
+
+# One thread in each test process: several torch processes on few cores slow each other down badly.
+test: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
