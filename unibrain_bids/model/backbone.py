@@ -1,0 +1,82 @@
+"""The shared 3D U-Net (NPP's f_theta): features for every task, and the bottleneck for the affine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unibrain_bids.model.blocks import BottleneckTransformer, ConvBlock, Hypernetwork
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the backbone sees.
+
+    Attributes
+    ----------
+    full
+        (batch, widths[0], X, Y, Z) on the input grid.
+    half
+        (batch, widths[1], X/2, Y/2, Z/2).
+    bottleneck
+        (batch, widths[-1], X/16, Y/16, Z/16) for five levels.
+    """
+
+    full: Tensor
+    half: Tensor
+    bottleneck: Tensor
+
+
+class Backbone(nn.Module):
+    """U-Net of `len(widths)` levels, two convolutions each; optional bottleneck transformer and lambda conditioning.
+
+    Parameters
+    ----------
+    inputs
+        Input channels.
+    widths
+        Channels of each level, finest first; grid sizes must be multiples of 2 ** (levels - 1).
+    transformer_blocks
+        Blocks at the bottleneck; 0 for none.
+    hypernetwork
+        Hidden widths of the lambda hypernetwork; None for an unconditioned decoder.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        widths: tuple[int, ...],
+        *,
+        transformer_blocks: int = 0,
+        hypernetwork: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList(
+            [ConvBlock(a, b) for a, b in zip((inputs, *widths[:-1]), widths, strict=True)]
+        )
+        self.transformer = BottleneckTransformer(widths[-1], transformer_blocks) if transformer_blocks else nn.Identity()
+        outputs = widths[-2::-1]
+        self.decoder = nn.ModuleList(
+            [ConvBlock(below + skip, skip) for below, skip in zip(widths[:0:-1], outputs, strict=True)]
+        )
+        self.hypernetwork = Hypernetwork(outputs, hypernetwork) if hypernetwork else None
+
+    def forward(self, x: Tensor, smoothness: Tensor | None = None) -> Features:
+        """Features of (batch, inputs, X, Y, Z); `smoothness` is lambda (batch,), needed with a hypernetwork."""
+        skips = []
+        for level, block in enumerate(self.encoder):
+            x = block(functional.max_pool3d(x, 2) if level else x)
+            skips.append(x)
+        bottleneck = x = self.transformer(skips.pop())
+        modulations: list[Tensor] | list[None] = [None] * len(self.decoder)
+        if self.hypernetwork is not None and smoothness is not None:
+            modulations = self.hypernetwork(smoothness)
+        half = x
+        for block, modulation in zip(self.decoder, modulations, strict=True):
+            half = x
+            x = functional.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False)
+            x = block(torch.cat([x, skips.pop()], dim=1), modulation)
+        return Features(full=x, half=half, bottleneck=bottleneck)

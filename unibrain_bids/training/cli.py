@@ -1,0 +1,52 @@
+"""`unibrain-train RECIPE`: train from the packed label maps, for so many minutes, resuming where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of `unibrain-train`."""
+    parser = argparse.ArgumentParser(prog="unibrain-train", description=__doc__)
+    parser.add_argument("recipe", choices=["first-look", "unified"])
+    parser.add_argument("--data", type=Path, default=Path("packed/heads.npz"), help="file made by training.packing")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log; resumed when it exists")
+    parser.add_argument("--minutes", type=float, default=60.0, help="time budget of this call")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--anneal", type=int, default=0, help="end the run with so many steps to learning rate zero")
+    parser.add_argument("--evaluate-every", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's own choice)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:i")
+    parser.add_argument("--all-heads", action="store_true", help="train on the held-out heads too (final weights)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `unibrain-train`."""
+    args = build_parser().parse_args(argv)
+    import torch
+
+    from unibrain_bids.training import recipes
+    from unibrain_bids.training.trainer import Trainer, TrainerSettings
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    name = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    torch.manual_seed(args.seed)
+    heads = recipes.Heads.load(args.data, device, keep_all=args.all_heads)
+    recipe = recipes.make(args.recipe, heads)
+    settings = TrainerSettings(
+        minutes=args.minutes, batch=args.batch, learning_rate=args.learning_rate, anneal=args.anneal,
+        evaluate_every=args.evaluate_every, seed=args.seed,
+    )  # fmt: skip
+    Trainer(recipe, args.out, settings, device).run()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,179 @@
+"""Label maps to one packed array file: everything that training reads.
+
+    python -m unibrain_bids.training.packing LABELMAPS_DIR packed/heads.npz
+
+The file holds, per head, the label map cropped to the head at 1 mm (uint8: low six bits are the row of the label
+table, bit 6 the intracranial space, bit 7 the brain mask), its affine and the affine to the population frame, and
+the table itself. It needs only numpy to read, so that a machine with an accelerator can train from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from unibrain_bids.model.frame import LEFT, RIGHT, STRUCTURES
+
+BRAIN_BIT = 0x80
+INTRACRANIAL_BIT = 0x40
+ROW_MASK = 0x3F
+CLOSING_MM = 6.0
+CSF_LABEL = 24
+# Inside the head's brain without being one of the structures: fifth ventricle, optic chiasm, vessels.
+BRAIN_EXTRAS = (72, 85, 30, 62)
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """The label table as arrays, one entry a row.
+
+    Attributes
+    ----------
+    index
+        Label number in the maps.
+    target
+        FreeSurfer number that a segmentation should output; 0 where it is not a structure.
+    intensity_class
+        Labels of one class share one Gaussian in the any-contrast generator.
+    t1
+        (rows, 4): mean, its sd, sd, its sd, on a 0..255 scale.
+    """
+
+    index: NDArray[np.int64]
+    target: NDArray[np.int64]
+    intensity_class: NDArray[np.int64]
+    t1: NDArray[np.float32]
+
+
+def read_label_rows(path: Path) -> LabelRows:
+    """Read the tab-separated label table that lies beside the label maps."""
+    with open(path, newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    column = {key: np.array([int(row[key]) for row in rows]) for key in ("index", "target", "intensity_class")}
+    t1 = np.array([[float(row[key]) for key in ("t1_mean", "t1_mean_sd", "t1_sd", "t1_sd_sd")] for row in rows])
+    return LabelRows(**column, t1=t1.astype(np.float32))
+
+
+def close_and_fill(mask: NDArray[np.bool_], radius_vox: float) -> NDArray[np.bool_]:
+    """Morphological closing by a ball, then all holes filled: a mask whose sulci are closed."""
+    pad = int(np.ceil(radius_vox)) + 2
+    padded = np.pad(mask, pad)
+    dilated = ndimage.distance_transform_edt(~padded) <= radius_vox
+    closed = ndimage.distance_transform_edt(dilated) > radius_vox
+    filled = ndimage.binary_fill_holes(closed | padded)
+    return filled[pad:-pad, pad:-pad, pad:-pad]
+
+
+def structure_centroids(targets: NDArray[np.int64], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centroids of the structures in world mm, (len(STRUCTURES), 3)."""
+    voxels = np.array(ndimage.center_of_mass(targets > 0, targets, STRUCTURES))
+    return voxels @ affine[:3, :3].T + affine[:3, 3]
+
+
+def least_squares_affine(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Affine (4, 4) that maps the source points (N, 3) nearest to the target points (N, 3)."""
+    design = np.c_[source, np.ones(len(source))]
+    solution, *_ = np.linalg.lstsq(design, target, rcond=None)
+    matrix = np.eye(4)
+    matrix[:3] = solution.T
+    return matrix
+
+
+def rigid_alignment(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Source points rotated and shifted (Kabsch) onto the target points, (N, 3)."""
+    a, b = source - source.mean(0), target - target.mean(0)
+    u, _, vt = np.linalg.svd(a.T @ b)
+    correction = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
+    return a @ (u @ correction @ vt) + target.mean(0)
+
+
+def mirror(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Structure centroids of the mirrored head: x negated, left and right exchanged."""
+    swap = dict(zip(LEFT + RIGHT, RIGHT + LEFT, strict=True))
+    order = [STRUCTURES.index(swap.get(number, number)) for number in STRUCTURES]
+    return points[order] * [-1, 1, 1]
+
+
+def mean_centroids(centroids: list[NDArray[np.float64]], rounds: int = 5) -> NDArray[np.float64]:
+    """Symmetric mean of the heads' centroids at their mean size and mean pose (generalised Procrustes, no scaling)."""
+    centred = [points - points.mean(0) for points in centroids]
+    everyone = centred + [mirror(points) for points in centred]
+    mean = np.mean(everyone, axis=0)
+    for _ in range(rounds):
+        mean = np.mean([rigid_alignment(points, mean) for points in everyone], axis=0)
+    return mean
+
+
+def pack_head(path: Path, rows: LabelRows) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+    """One label map: packed array cropped to the head, its affine, its structure centroids in world mm."""
+    import nibabel as nib
+
+    image = nib.as_closest_canonical(nib.load(path))
+    labels = np.asarray(image.dataobj).astype(np.int64)
+    lookup = np.zeros(int(rows.index.max()) + 1, dtype=np.int64)
+    lookup[rows.index] = np.arange(len(rows.index))
+    row = lookup[labels]
+    box = tuple(slice(max(s.start - 3, 0), s.stop + 3) for s in ndimage.find_objects((labels > 0).astype(int))[0])
+    row, labels = row[box], labels[box]
+    affine = image.affine.copy()
+    affine[:3, 3] = image.affine[:3, :3] @ [s.start for s in box] + image.affine[:3, 3]
+    targets = rows.target[row]
+    anatomy = (targets > 0) | np.isin(labels, BRAIN_EXTRAS)
+    brain = close_and_fill(anatomy, CLOSING_MM)
+    intracranial = close_and_fill(brain | (labels == CSF_LABEL), CLOSING_MM)
+    packed = row.astype(np.uint8) | (brain * np.uint8(BRAIN_BIT)) | (intracranial * np.uint8(INTRACRANIAL_BIT))
+    return packed, affine, structure_centroids(targets, affine)
+
+
+def pack(label_maps: list[Path], table: Path, output: Path) -> None:
+    """Pack the label maps into one compressed file."""
+    rows = read_label_rows(table)
+    heads = []
+    for path in label_maps:
+        heads.append(pack_head(path, rows))
+        print(f"packed {path.name} {heads[-1][0].shape}", flush=True)
+    mean = mean_centroids([centroids for _, _, centroids in heads])
+    arrays: dict[str, NDArray] = {
+        "index": rows.index, "target": rows.target, "intensity_class": rows.intensity_class, "t1": rows.t1,
+        "names": np.array([path.name.split("_")[0] for path in label_maps]),
+    }  # fmt: skip
+    fits = [least_squares_affine(centroids, mean) for _, _, centroids in heads]
+    shift = _centre_of_brains(heads, fits)
+    arrays["centroids"] = mean - shift
+    for i, ((labels, affine, _), fit) in enumerate(zip(heads, fits, strict=True)):
+        fit[:3, 3] -= shift
+        arrays |= {f"labels_{i}": labels, f"affine_{i}": affine, f"frame_from_head_{i}": fit}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(output, allow_pickle=False, **arrays)
+
+
+def _centre_of_brains(heads: list, fits: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Centre of the mean bounding box of the brains after alignment, with x = 0 kept as the plane of symmetry."""
+    boxes = []
+    for (labels, affine, _), fit in zip(heads, fits, strict=True):
+        voxels = np.argwhere((labels & BRAIN_BIT) > 0)[::50]
+        world_from_voxel = fit @ affine
+        points = voxels @ world_from_voxel[:3, :3].T + world_from_voxel[:3, 3]
+        boxes.append([points.min(0), points.max(0)])
+    low, high = np.mean(boxes, axis=0)
+    print("mean brain box in the frame, mm:", low.round(1), high.round(1))
+    return (low + high) / 2 * [0, 1, 1]
+
+
+def main() -> None:
+    """Command line of the packer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("label_maps", type=Path, help="folder with *_dseg.nii.gz and labels.tsv")
+    parser.add_argument("output", type=Path)
+    args = parser.parse_args()
+    pack(sorted(args.label_maps.glob("*_dseg.nii.gz")), args.label_maps / "labels.tsv", args.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The packed label maps in memory, on the device that simulates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unibrain_bids.model.frame import LEFT, RIGHT, STRUCTURES
+from unibrain_bids.training.packing import BRAIN_BIT, INTRACRANIAL_BIT, ROW_MASK
+
+# Mirrored pairs among the labels that are not structures of their own (vessels, hypointensities, choroid plexus).
+_FURTHER_PAIRS = {30: 62, 25: 57, 136: 163, 137: 164}
+
+
+@dataclass(frozen=True)
+class Head:
+    """One label map.
+
+    Attributes
+    ----------
+    name
+        Which head.
+    labels
+        (X, Y, Z) uint8, packed (see `training.packing`).
+    voxel_from_frame
+        (4, 4) float32: population frame mm to voxel index of `labels`.
+    """
+
+    name: str
+    labels: torch.Tensor
+    voxel_from_frame: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Material:
+    """All heads and the per-row tables, on one device.
+
+    Attributes
+    ----------
+    heads
+        The label maps.
+    channel
+        (rows,) int64: output channel of the row (0 where it is no structure).
+    tied_class
+        (rows,) int64: intensity class, with left and right sharing one.
+    t1
+        (rows, 4) float32: mean, its sd, sd, its sd, on a 0..255 scale.
+    index
+        (rows,) int64: label number of each row.
+    centroids
+        (structures, 3) float32: mean centroids in frame mm.
+    """
+
+    heads: tuple[Head, ...]
+    channel: torch.Tensor
+    tied_class: torch.Tensor
+    t1: torch.Tensor
+    index: torch.Tensor
+    centroids: torch.Tensor
+
+    def subset(self, names: tuple[str, ...]) -> Material:
+        """The same tables with only the named heads."""
+        heads = tuple(head for head in self.heads if head.name in names)
+        return Material(heads, self.channel, self.tied_class, self.t1, self.index, self.centroids)
+
+    def to(self, device: torch.device | str) -> Material:
+        """A copy on the device."""
+        heads = tuple(Head(h.name, h.labels.to(device), h.voxel_from_frame.to(device)) for h in self.heads)
+        tensors = (self.channel, self.tied_class, self.t1, self.index, self.centroids)
+        return Material(heads, *(tensor.to(device) for tensor in tensors))
+
+
+def load_material(path: Path) -> Material:
+    """Read the packed file that `training.packing` writes."""
+    with np.load(path) as packed:
+        index, target, classes = packed["index"], packed["target"], packed["intensity_class"]
+        channel_of = {0: 0} | {number: i + 1 for i, number in enumerate(STRUCTURES)}
+        pairs = dict(zip(LEFT + RIGHT, RIGHT + LEFT, strict=True)) | _FURTHER_PAIRS
+        class_of = dict(zip(index.tolist(), classes.tolist(), strict=True))
+        tied = [min(class_of[n], class_of[pairs.get(n, n)]) for n in index.tolist()]
+        heads = []
+        for i, name in enumerate(packed["names"].tolist()):
+            voxel_from_frame = np.linalg.inv(packed[f"frame_from_head_{i}"] @ packed[f"affine_{i}"])
+            labels = torch.from_numpy(np.ascontiguousarray(packed[f"labels_{i}"]))
+            heads.append(Head(name, labels, torch.from_numpy(voxel_from_frame).float()))
+        return Material(
+            heads=tuple(heads),
+            channel=torch.tensor([channel_of[int(t)] for t in target]),
+            tied_class=torch.tensor(tied),
+            t1=torch.from_numpy(packed["t1"]).float(),
+            index=torch.from_numpy(index),
+            centroids=torch.from_numpy(packed["centroids"]).float(),
+        )
+
+
+def is_brain(labels: torch.Tensor) -> torch.Tensor:
+    """Brain mask (sulci closed) of packed labels."""
+    return (labels & BRAIN_BIT) > 0
+
+
+def is_intracranial(labels: torch.Tensor) -> torch.Tensor:
+    """Intracranial space of packed labels."""
+    return (labels & INTRACRANIAL_BIT) > 0
+
+
+def row_of(labels: torch.Tensor) -> torch.Tensor:
+    """Row of the label table of packed labels, int64."""
+    return (labels & ROW_MASK).long()

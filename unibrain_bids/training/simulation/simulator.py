@@ -1,0 +1,158 @@
+"""The head simulator: a label map becomes a scan with its exact truth (after SynthSeg's generator)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from unibrain_bids.model import frame
+from unibrain_bids.training.simulation import appearance, geometry
+from unibrain_bids.training.simulation.material import Material, is_brain, is_intracranial, row_of
+
+# White matter of the normalised brain stands here on the 0..1 scale (FreeSurfer's 110 of 255).
+WHITE_MATTER_LEVEL = 110 / 255
+# Sub-voxel positions whose mean gives partial volume (a tetrahedron, in voxels).
+_SUBVOXEL = ((0.25, 0.25, 0.25), (0.25, -0.25, -0.25), (-0.25, 0.25, -0.25), (-0.25, -0.25, 0.25))
+
+
+@dataclass(frozen=True)
+class SimulationRange:
+    """What is drawn, and on which grid.
+
+    Attributes
+    ----------
+    shape, spacing
+        The scan's grid, centred on the origin; spacing in mm.
+    pose
+        How far the head stands from the population frame.
+    t1_fraction
+        Part of the scans drawn from the T1 priors; the rest has any contrast.
+    bias
+        Largest standard deviation of the logarithm of the bias field.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: float
+    pose: geometry.PoseRange
+    t1_fraction: float = 0.75
+    bias: float = 0.5
+
+
+FIRST_LOOK = SimulationRange((64, 64, 64), 4.0, geometry.PoseRange(40.0, 35.0, 0.22, 0.05))
+ALIGNED = SimulationRange(frame.SHAPE, frame.SPACING, geometry.PoseRange(5.0, 4.0, 0.07, 0.03))
+
+
+@dataclass(frozen=True)
+class SimulatedHead:
+    """A scan and its truth; volumes are (1, 1, X, Y, Z) unless said otherwise.
+
+    Attributes
+    ----------
+    image
+        The scan on the 0..1 scale.
+    structures
+        (1, X, Y, Z) int64, output channel of each voxel (0: no structure).
+    brain, intracranial
+        Masks, float 0/1.
+    normalised
+        The stripped, bias-free brain, white matter at `WHITE_MATTER_LEVEL` (T1-like scans).
+    log_gain
+        Logarithm of the exact multiplier without the stripping: normalised = brain * exp(log_gain) * image.
+    frame_from_grid
+        (1, 4, 4): grid mm to population frame mm.
+    t1_like
+        Whether the contrast was drawn from the T1 priors.
+    subject
+        Index of the head in the material, plus their number when it was mirrored.
+    """
+
+    image: torch.Tensor
+    structures: torch.Tensor
+    brain: torch.Tensor
+    intracranial: torch.Tensor
+    normalised: torch.Tensor
+    log_gain: torch.Tensor
+    frame_from_grid: torch.Tensor
+    t1_like: bool
+    subject: int
+
+
+def simulate(material: Material, span: SimulationRange, seed: int, head: int | None = None) -> SimulatedHead:
+    """Simulate one scan; the same seed gives the same scan on the same kind of device.
+
+    Parameters
+    ----------
+    material
+        Label maps, on the device that shall simulate.
+    span
+        What is drawn and on which grid.
+    seed
+        Of every random decision.
+    head
+        Which label map; drawn when None.
+    """
+    device = material.t1.device
+    generator = torch.Generator().manual_seed(seed)
+    device_generator = torch.Generator(device).manual_seed(seed)
+    drawn = int(torch.randint(len(material.heads), (), generator=generator))
+    subject = drawn if head is None else head
+    shape = geometry.draw_geometry(span.pose, generator, device)
+    grid_points = frame.points(span.shape, span.spacing, device)
+    frame_points = grid_points @ shape.frame_from_grid[:3, :3].T + shape.frame_from_grid[:3, 3]
+    ventricles = _ventricle_centre(material)
+    places = frame_points + geometry.displacement(shape, frame_points, ventricles)
+
+    tissues = appearance.draw_tissues(material, generator, span.t1_fraction)
+    labels = geometry.look_up(material.heads[subject], shape, places)
+    clean = _with_partial_volume(material, subject, shape, places, span.spacing, tissues.mean)
+    rows = row_of(labels)
+    clean = clean + tissues.sd[rows][None, None] * appearance.texture(clean, generator, device_generator)
+    clean = appearance.change_contrast(clean, generator)
+    clean = appearance.lower_resolution(clean, span.spacing, generator)
+
+    brain = is_brain(labels).float()[None, None]
+    log_bias = appearance.draw_log_bias(span.shape, generator, device, span.bias)
+    image = appearance.add_noise(clean * torch.exp(log_bias), generator, device_generator)
+    image = appearance.remove_parts(image, brain, frame_points, generator)
+    image, divisor = appearance.scale_to_unit(image)
+
+    channels = material.channel[rows]
+    level = _white_matter_level(clean, channels) if tissues.t1_like else 1.6 * float(clean[brain > 0].mean())
+    log_gain = torch.log(torch.tensor(WHITE_MATTER_LEVEL * divisor / max(level, 1e-3), device=device)) - log_bias
+    if shape.flip:
+        channels = torch.tensor(frame.flip_permutation(), device=device)[channels]
+    return SimulatedHead(
+        image=image,
+        structures=channels[None],
+        brain=brain,
+        intracranial=is_intracranial(labels).float()[None, None],
+        normalised=brain * torch.exp(log_gain) * image,
+        log_gain=log_gain,
+        frame_from_grid=shape.frame_from_grid[None],
+        t1_like=tissues.t1_like,
+        subject=subject + len(material.heads) * int(shape.flip),
+    )
+
+
+def _with_partial_volume(material, subject, shape, places, spacing, means) -> torch.Tensor:
+    """Mean intensity of four sub-voxel positions, (1, 1, X, Y, Z)."""
+    linear = shape.frame_from_grid[:3, :3]
+    total = torch.zeros(places.shape[:3], device=places.device)
+    for offset in _SUBVOXEL:
+        step = linear @ (spacing * torch.tensor(offset, device=places.device))
+        labels = geometry.look_up(material.heads[subject], shape, places + step)
+        total += means[row_of(labels)]
+    return (total / len(_SUBVOXEL))[None, None]
+
+
+def _white_matter_level(clean: torch.Tensor, channels: torch.Tensor) -> float:
+    """Median intensity of the cerebral white matter."""
+    white = (channels == frame.STRUCTURES.index(2) + 1) | (channels == frame.STRUCTURES.index(41) + 1)
+    values = clean[0, 0][white]
+    return float(values[:: max(values.numel() // 20000, 1)].median()) if values.numel() else 1.0
+
+
+def _ventricle_centre(material: Material) -> torch.Tensor:
+    sides = [frame.STRUCTURES.index(4), frame.STRUCTURES.index(43)]
+    return material.centroids[sides].mean(0)

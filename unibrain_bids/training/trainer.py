@@ -1,0 +1,188 @@
+"""The training loop: time budget, exact resume, weight averaging, log; the same on CPU and GPU."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unibrain_bids.training.memory import keep_freed_memory
+
+
+class Recipe(Protocol):
+    """What is trained, on what, towards what."""
+
+    model: nn.Module
+
+    def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
+        """Draw one sample from the seed; the loss and its parts for the log."""
+        ...
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Figures on held-out heads."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How the loop runs.
+
+    Attributes
+    ----------
+    minutes
+        Time budget of this call; the loop stops by itself and can be resumed.
+    learning_rate
+        Peak of Adam's; it grows over `warmup` steps and then falls with the inverse square root of the step,
+        so that the length of a run need not be known beforehand.
+    batch
+        Samples whose gradients are averaged in one step.
+    anneal
+        When > 0: the last so many steps, over which the learning rate goes to zero; the run ends after them.
+    """
+
+    minutes: float
+    learning_rate: float = 1e-3
+    warmup: int = 50
+    plateau: int = 1500
+    batch: int = 1
+    clip: float = 1.0
+    ema: float = 0.998
+    evaluate_every: int = 200
+    checkpoint_every: int = 50
+    log_every: int = 10
+    anneal: int = 0
+    seed: int = 0
+
+
+class Trainer:
+    """Trains a recipe's model; state lives in `folder/checkpoint.pt`, the log in `folder/log.csv`."""
+
+    def __init__(self, recipe: Recipe, folder: Path, settings: TrainerSettings, device: torch.device) -> None:
+        self.recipe, self.folder, self.settings, self.device = recipe, folder, settings, device
+        # Channels last is what bf16 convolutions on CPUs are made for.
+        self.model = recipe.model.to(device, memory_format=torch.channels_last_3d)
+        self.average = {name: tensor.detach().clone().float() for name, tensor in self.model.state_dict().items()}
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=1e-5)
+        self.step = 0
+        self.anneal_start: int | None = None
+
+    def run(self) -> None:
+        """Train until the budget is spent; resumes from the folder's checkpoint when there is one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        keep_freed_memory()
+        torch.set_flush_denormal(True)
+        self.restore()
+        if self.settings.anneal and self.anneal_start is None:
+            self.anneal_start = self.step
+        start, losses = time.monotonic(), []
+        while time.monotonic() - start < 60 * self.settings.minutes and not self._finished():
+            losses.append(self.train_step())
+            if self.step % self.settings.log_every == 0:
+                self._log(losses, time.monotonic() - start)
+                losses = []
+            if self.step % self.settings.checkpoint_every == 0:
+                self.save()
+            if self.step % self.settings.evaluate_every == 0:
+                self._log([self.evaluate()], time.monotonic() - start)
+        self.save()
+        self._log([self.evaluate()], time.monotonic() - start)
+
+    def train_step(self) -> dict[str, float]:
+        """One optimiser step; every random decision follows from the step's number."""
+        self.model.train()
+        rate = self._learning_rate()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        parts: dict[str, float] = {}
+        for sample in range(self.settings.batch):
+            seed = (self.settings.seed * 1_000_003 + self.step) * self.settings.batch + sample
+            with self._autocast():
+                loss, terms = self.recipe.loss(self.model, seed)
+            (loss / self.settings.batch).backward()
+            for name, value in terms.items():
+                parts[name] = parts.get(name, 0.0) + value / self.settings.batch
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        if math.isfinite(float(norm)):
+            self.optimiser.step()
+        self.step += 1
+        self._update_average()
+        return parts
+
+    def evaluate(self) -> dict[str, float]:
+        """The recipe's figures with the averaged weights."""
+        trained = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average)
+        self.model.eval()
+        with torch.no_grad(), self._autocast():
+            figures = self.recipe.evaluate(self.model)
+        self.model.load_state_dict(trained)
+        return {f"eval_{name}": value for name, value in figures.items()}
+
+    def save(self) -> None:
+        """Write the checkpoint aside, then put it in place: an interrupted write never spoils the last one."""
+        state = {
+            "step": self.step, "anneal_start": self.anneal_start, "settings": asdict(self.settings),
+            "model": self.model.state_dict(), "average": self.average, "optimiser": self.optimiser.state_dict(),
+        }  # fmt: skip
+        aside = self.folder / "checkpoint.pt.part"
+        torch.save(state, aside)
+        os.replace(aside, self.folder / "checkpoint.pt")
+
+    def restore(self) -> None:
+        """Continue from the folder's checkpoint, if there is one."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average = state["average"]
+        self.step, self.anneal_start = state["step"], state["anneal_start"]
+
+    def _finished(self) -> bool:
+        return self.anneal_start is not None and self.step >= self.anneal_start + self.settings.anneal
+
+    def _learning_rate(self) -> float:
+        step, settings = self.step + 1, self.settings
+        rate = settings.learning_rate * min(step / settings.warmup, 1.0)
+        rate *= math.sqrt(settings.plateau / max(step, settings.plateau))
+        if self.anneal_start is not None:
+            rate *= max(1 - (self.step - self.anneal_start) / max(settings.anneal, 1), 0.0)
+        return rate
+
+    def _update_average(self) -> None:
+        # Young averages follow faster, so that early evaluations show what has been learnt.
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                self.average[name].lerp_(tensor.float(), 1 - decay)
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, torch.bfloat16):
+            yield
+
+    def _log(self, records: list[dict[str, float]], seconds: float) -> None:
+        names = sorted({name for record in records for name in record})
+        means = {n: sum(r[n] for r in records if n in r) / sum(n in r for r in records) for n in names}
+        path = self.folder / "log.csv"
+        new = not path.exists()
+        with open(path, "a", newline="") as stream:
+            writer = csv.writer(stream)
+            if new:
+                writer.writerow(["step", "seconds", "name", "value"])
+            for name, value in means.items():
+                writer.writerow([self.step, round(seconds, 1), name, round(value, 5)])
+        text = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+        print(f"step {self.step} {seconds:.0f} s {text}", flush=True)
