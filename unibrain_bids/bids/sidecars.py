@@ -1,0 +1,150 @@
+"""What the JSON file beside each derivative says, and the lookup tables of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from unibrain_bids import __version__
+from unibrain_bids.bids.derivatives import DEFAULT_ATLAS, DerivativePath
+from unibrain_bids.bids.texts import texts
+from unibrain_bids.errors import UsageError
+from unibrain_bids.labels import LabelTable
+
+__all__ = ["label_rows", "make_sidecar", "make_sidecars"]
+
+
+def make_sidecars(
+    outputs: Mapping[str, DerivativePath],
+    *,
+    resolution_text: str = "1 mm isotropic, the grid of the template",
+    spatial_reference: str | None = None,
+    columns: Sequence[str] = (),
+) -> dict[str, dict[str, Any]]:
+    """Return the content of the sidecars of a scan's catalogue, by role (see `make_sidecar`)."""
+    return {
+        role: make_sidecar(
+            output,
+            outputs,
+            resolution_text=resolution_text,
+            spatial_reference=spatial_reference,
+            columns=columns,
+        )
+        for role, output in outputs.items()
+        if output.sidecar is not None
+    }
+
+
+def make_sidecar(
+    output: DerivativePath,
+    outputs: Mapping[str, DerivativePath],
+    *,
+    resolution_text: str = "1 mm isotropic, the grid of the template",
+    spatial_reference: str | None = None,
+    columns: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the content of the JSON file beside `output`.
+
+    Parameters
+    ----------
+    output
+        The derivative.
+    outputs
+        The scan's catalogue. Sources that are not in it (since their task was not asked for) are left out.
+    resolution_text
+        `Resolution` of derivatives on the template's grid.
+    spatial_reference
+        URI of the template; needed where the template is none that BIDS names.
+    columns
+        Columns of the table of regions; those that `resources/bids/columns.json` knows are described. Empty: all.
+
+    Raises
+    ------
+    UsageError
+        The template is none that BIDS names, and there is no `spatial_reference`.
+    """
+    own = dict(output.entities)
+    placeholders = _placeholders(output)
+    content = {
+        key: value.format(**placeholders) if isinstance(value, str) else value
+        for key, value in texts("derivatives")[output.kind]["sidecar"].items()
+    }
+    content["Sources"] = list(_sources(output, outputs))
+    if output.extension == ".nii.gz":
+        content |= _grid(own.get("space"), resolution_text, spatial_reference)
+    if output.kind == "network":
+        content |= _network(own["atlas"], own["meas"])
+    if output.kind == "regions":
+        known = texts("columns")
+        content |= {name: known[name] for name in columns or known if name in known}
+    return content
+
+
+def label_rows(table: LabelTable) -> list[dict[str, str | int | None]]:
+    """Return a table of labels as the rows of a BIDS lookup table (`_dseg.tsv`); None is an n/a.
+
+    `mapping` goes to BIDS' standard integers (1 GM, 2 WM, 3 CSF).
+    """
+    return [
+        {
+            "index": row.index,
+            "name": row.name,
+            "abbreviation": row.abbreviation,
+            "color": row.color,
+            "mapping": row.mapping,
+            "hemisphere": row.hemisphere,
+        }
+        for row in table.rows
+    ]
+
+
+def _placeholders(output: DerivativePath) -> dict[str, str]:
+    """Return what stands for the {words} in the texts of `derivatives.json`."""
+    own = dict(output.entities)
+    ends = {own.get("from"), own.get("to")} - {output.source.suffix, None}
+    return {
+        "tissue": own.get("label", ""),
+        "atlas": own.get("atlas", ""),
+        "head": own.get("desc", ""),
+        "template": next((end for end in ends if end), ""),
+    }
+
+
+def _sources(output: DerivativePath, outputs: Mapping[str, DerivativePath]) -> Iterator[str]:
+    """Yield the BIDS URIs of the direct inputs; the raw scan where none of the others was written."""
+    if output.in_template:
+        native = outputs.get(output.role.removeprefix("template_"))
+        direct = [path for path in (native, outputs.get("scan_to_template")) if path is not None]
+    else:
+        atlas = dict(output.entities).get("atlas", DEFAULT_ATLAS)
+        wanted = texts("derivatives")[output.kind]["sources"]
+        direct = [
+            path
+            for path in outputs.values()
+            if path.kind in wanted and not path.in_template and dict(path.entities).get("atlas", atlas) == atlas
+        ]
+    yield from (path.uri for path in direct)
+    if not direct:
+        yield f"bids:raw:{output.source.relative_path}"
+
+
+def _grid(space: str | None, resolution_text: str, spatial_reference: str | None) -> dict[str, str]:
+    """Return the fields on the grid of an image: the scan's own, or that of the template `space`."""
+    if space is None:
+        return {"SpatialReference": "orig"}
+    if spatial_reference is None and space not in texts("terms")["standard_spaces"]:
+        raise UsageError(f"Template {space}: BIDS does not name it.", "Give the URI of its image (SpatialReference).")
+    reference = {"SpatialReference": spatial_reference} if spatial_reference else {}
+    return {"Resolution": resolution_text, **reference}
+
+
+def _network(atlas: str, measure: str) -> dict[str, Any]:
+    """Return the fields of a network that depend on its measure (draft BEP017)."""
+    nodes = f"bids::atlas-{atlas}_dseg.tsv"
+    return {
+        **texts("measures")[measure],
+        "Software": "unibrain-bids",
+        "SoftwareVersion": __version__,
+        "NodeFiles": [nodes],
+        "Axes": [nodes, nodes],
+    }
