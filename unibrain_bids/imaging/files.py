@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,4 +37,5 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
             f"{path}: cannot be written ({error.strerror or error}).", "Check the folder's permissions and free space."
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()

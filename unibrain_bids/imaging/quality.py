@@ -134,7 +134,9 @@ def _positive(value: float) -> float:
 def _entropy_focus(image: NDArray[Any]) -> float:
     """Return -sum x/E ln(x/E), E = sqrt(sum x^2), over its maximum sqrt(n) ln sqrt(n) (Atkinson 1997)."""
     magnitudes = np.abs(image[image != 0]).astype(np.float64)
-    magnitudes /= _positive(float(np.sqrt(np.sum(magnitudes**2))))
+    if not magnitudes.size:
+        return np.nan
+    magnitudes /= np.sqrt(np.sum(magnitudes**2))
     entropy = -float(np.sum(magnitudes * np.log(magnitudes)))
     return entropy / _positive(np.sqrt(image.size) * np.log(np.sqrt(image.size)))
 

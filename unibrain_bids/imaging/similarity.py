@@ -80,7 +80,7 @@ def _similarity(densities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return exp(-J) of all pairs of the densities (K, grid)."""
     cross = densities @ np.log(densities).T
     negative_entropy = np.diag(cross)
-    divergence = negative_entropy[:, None] + negative_entropy[None, :] - cross - cross.T
+    divergence = negative_entropy[:, None] + negative_entropy[None, :] - (cross + cross.T)
     similarity = np.exp(-np.maximum(divergence, 0))  # rounding may leave a divergence just below 0
     np.fill_diagonal(similarity, 1.0)
     return similarity
