@@ -13,6 +13,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def write_dataset_files(
     heads: Mapping[str, str] | None = None,
     container: Mapping[str, str] | None = None,
 ) -> None:
-    """Write what describes the dataset as a whole: description, ignore file, label tables, atlases, `desc-` labels.
+    """Write what describes the dataset as a whole: description, README, ignore file, label tables, atlases.
 
     Any number of processes may do so at once; what already says the same is left alone. Fields and ignore patterns that
     a user has added are kept, and so is the mention of earlier versions that wrote here.
@@ -108,8 +109,10 @@ def write_dataset_files(
     fresh = _describe(output_dir, bids_dir, raw, container=container)
     write_json(output_dir / _DESCRIPTION, _merge(fresh, _existing(output_dir) or {}))
     write_text(output_dir / ".bidsignore", _merged_ignore(output_dir / ".bidsignore"))
+    if not any(output_dir.glob("README*")):
+        write_text(output_dir / "README.md", (files("unibrain_bids") / "resources/bids/README.md").read_text("utf-8"))
     descriptions = texts("dataset")["descriptions"] | dict(heads or {})
-    rows = [{"desc_id": label, "description": text} for label, text in descriptions.items()]
+    rows = [{"desc_id": f"desc-{label}", "description": text} for label, text in descriptions.items()]
     write_tsv(output_dir / "descriptions.tsv", rows)
     for segmentation in ("aseg", "tissue"):
         write_tsv(output_dir / f"seg-{segmentation}_dseg.tsv", label_rows(LabelTable.load(segmentation)))
@@ -195,7 +198,7 @@ def _existing(output_dir: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         if isinstance(content, dict):
             return content
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read ({error}).", "Repair it or use another folder.") from error

@@ -92,7 +92,6 @@ def label_rows(table: LabelTable) -> list[dict[str, str | int | None]]:
             "abbreviation": row.abbreviation,
             "color": row.color,
             "mapping": row.mapping,
-            "hemisphere": row.hemisphere,
         }
         for row in table.rows
     ]
