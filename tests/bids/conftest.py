@@ -49,7 +49,7 @@ def write_derivative(out: Path, derivative: DerivativePath) -> None:
     elif derivative.kind == "network":
         write_tsv(path, [{"a": 1.0, "b": 0.5}, {"a": 0.5, "b": 1.0}])
     elif derivative.extension == ".tsv":
-        write_tsv(path, [{"index": 1001, "name": "ctx-lh-bankssts", "volume_mm3": 2.5}])
+        write_tsv(path, [{"index": 1001, "name": "ctx-lh-bankssts", "volume": 2.5}])
     elif derivative.extension == ".json":
         write_json(path, {"snr": 12.5})
     else:

@@ -128,14 +128,14 @@ def test_sources_are_the_direct_inputs():
 
 
 def test_sidecars_say_what_bids_requires():
-    sidecars = make_sidecars(catalogue(SCAN, template=TEMPLATE), columns=["index", "volume_mm3", "unheard"])
+    sidecars = make_sidecars(catalogue(SCAN, template=TEMPLATE))
     assert sidecars["preproc"]["SkullStripped"] is False and sidecars["brain"]["SkullStripped"] is True
     assert sidecars["mask"]["Type"] == "Brain" and sidecars["mask"]["SpatialReference"] == "orig"
     assert "Resolution" in sidecars["template_tissues"] and "Resolution" not in sidecars["tissues"]
     assert {"Directed", "RelationshipMeasure", "Software", "ValidDiagonal", "Weighted"} <= set(
         sidecars["network_DK_kls"]
     )
-    assert "Units" in sidecars["regions_DK"]["volume_mm3"] and "unheard" not in sidecars["regions_DK"]
+    assert sidecars["regions_DK"]["volume"]["Units"] == "mm^3"
     assert TEMPLATE in sidecars["scan_to_template"]["Description"]
     assert "that the voxel is GM" in sidecars["probability_GM"]["Description"]
     texts_written = [text for content in sidecars.values() for text in content.values() if isinstance(text, str)]

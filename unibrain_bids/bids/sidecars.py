@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from unibrain_bids import __version__
@@ -19,7 +19,6 @@ def make_sidecars(
     *,
     resolution_text: str = "1 mm isotropic, the grid of the template",
     spatial_reference: str | None = None,
-    columns: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Return the content of the sidecars of a scan's catalogue, by role (see `make_sidecar`)."""
     return {
@@ -28,7 +27,6 @@ def make_sidecars(
             outputs,
             resolution_text=resolution_text,
             spatial_reference=spatial_reference,
-            columns=columns,
         )
         for role, output in outputs.items()
         if output.sidecar is not None
@@ -41,7 +39,6 @@ def make_sidecar(
     *,
     resolution_text: str = "1 mm isotropic, the grid of the template",
     spatial_reference: str | None = None,
-    columns: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the content of the JSON file beside `output`.
 
@@ -55,8 +52,6 @@ def make_sidecar(
         `Resolution` of derivatives on the template's grid.
     spatial_reference
         URI of the template; needed where the template is none that BIDS names.
-    columns
-        Columns of the table of regions; those that `resources/bids/columns.json` knows are described. Empty: all.
 
     Raises
     ------
@@ -75,8 +70,9 @@ def make_sidecar(
     if output.kind == "network":
         content |= _network(own["atlas"], own["meas"])
     if output.kind == "regions":
-        known = texts("columns")
-        content |= {name: known[name] for name in columns or known if name in known}
+        from unibrain_bids.imaging.regions import COLUMNS
+
+        content |= COLUMNS
     return content
 
 
