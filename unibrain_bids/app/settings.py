@@ -1,0 +1,238 @@
+"""The settings of one run: the options, judged.
+
+Nothing here reads the dataset; whether folders and files hold what they should is found out by `plan` and `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from unibrain_bids.errors import UsageError
+from unibrain_bids.workflows.processing import DEFAULT_ATLAS, DEFAULT_TEMPLATE, TASKS, Processing
+
+T = TypeVar("T")
+
+NATIVE_SPACES = ("T1w", "anat", "native")
+ATLASES = (DEFAULT_ATLAS,)
+MAX_GB = 1000  # a larger number was meant as MB
+_MEMORY = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]?)(I?B)?", re.IGNORECASE)
+_GB = {"K": 1e-6, "M": 1e-3, "": 1.0, "G": 1.0, "T": 1e3}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `unibrain-bids` was asked to do.
+
+    Attributes
+    ----------
+    processing
+        What is done with each scan; also holds the dataset's folders.
+    participants, sessions
+        Labels without `sub-`/`ses-`; empty for all.
+    filter_file, database_dir
+        File with further filters, folder of a pybids index; or None.
+    work_dir
+        Folder for intermediate files, or None for a temporary one.
+    nprocs
+        CPUs for all scans together.
+    omp_nthreads
+        CPUs for one scan, or None to share out `nprocs` among the scans.
+    mem_gb
+        Memory for all workers together in GB, or None for what is free.
+    plugin_file
+        YAML with a Nipype plugin, or None.
+    dry_run, force, skip_validation, stop_on_first_crash, verbosity
+        As the options of these names say.
+    """
+
+    processing: Processing
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    filter_file: Path | None = None
+    database_dir: Path | None = None
+    work_dir: Path | None = None
+    nprocs: int = 1
+    omp_nthreads: int | None = None
+    mem_gb: float | None = None
+    plugin_file: Path | None = None
+    dry_run: bool = False
+    force: bool = False
+    skip_validation: bool = False
+    stop_on_first_crash: bool = False
+    verbosity: int = 0
+
+
+def make_settings(options: argparse.Namespace, unclaimed: Sequence[str] = ()) -> Settings:
+    """Judge the options of `options.parse_options`.
+
+    Raises
+    ------
+    UsageError
+        Some are missing or wrong; the message names all of them.
+    """
+    judge = _Judge()
+    for word in unclaimed:
+        judge.problems.append(f"{word}: there is no such option.")
+    _check_level(options.analysis_level, judge)
+    bids_dir, output_dir = _folders(options, judge)
+    work_dir = judge("--work-dir", _absolute, options.work_dir)
+    if work_dir and work_dir.resolve().is_relative_to(bids_dir.resolve()):
+        judge.problems.append(f"--work-dir {work_dir}: lies inside the raw dataset; put it outside.")
+    processing = Processing(
+        bids_dir=bids_dir,
+        output_dir=output_dir,
+        tasks=judge("--tasks", _tasks, options.tasks) or TASKS,
+        template=judge("--output-spaces", _template, options.output_spaces or [DEFAULT_TEMPLATE]),
+        atlases=judge("--atlas", _atlases, options.atlases) or ATLASES,
+        smoothness=_or_default(judge("--smoothness", _smoothness, options.smoothness), 0.1),
+        device=judge("--device", _device, options.device) or "auto",
+        random_seed=judge("--random-seed", _seed, options.random_seed) or 0,
+    )
+    settings = Settings(
+        processing=processing,
+        participants=judge("--participant-label", _labels("sub-"), options.participants) or (),
+        sessions=judge("--session-label", _labels("ses-"), options.sessions) or (),
+        filter_file=judge("--bids-filter-file", _file, options.bids_filter_file),
+        database_dir=judge("--bids-database-dir", _absolute, options.bids_database_dir),
+        work_dir=work_dir,
+        nprocs=judge("--nprocs", _count, options.nprocs) or available_cpus(),
+        omp_nthreads=judge("--omp-nthreads", _count, options.omp_nthreads),
+        mem_gb=judge("--mem", gigabytes, options.mem),
+        plugin_file=judge("--use-plugin", _file, options.use_plugin),
+        dry_run=options.dry_run,
+        force=options.force,
+        skip_validation=options.skip_bids_validation,
+        stop_on_first_crash=options.stop_on_first_crash,
+        verbosity=options.verbose,
+    )
+    judge.finish()
+    return settings
+
+
+def available_cpus() -> int:
+    """Return the number of CPUs that this process may use (not all that the machine has)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gigabytes(text: str) -> float:
+    """Return an amount of memory in GB: "8", "8G", "8GB" and "8000M" are the same."""
+    match = _MEMORY.fullmatch(text.strip())
+    if not match:
+        raise ValueError("expected a number of GB, such as 8, 8G or 8000M")
+    amount = float(match["number"]) * _GB[match["unit"].upper()]
+    if not match["unit"] and amount >= MAX_GB:
+        raise ValueError(f"that would be {amount:g} GB; if MB are meant, write {text.strip()}M")
+    if amount <= 0:
+        raise ValueError("expected more than 0")
+    return amount
+
+
+class _Judge:
+    """Applies one rule to one option, and keeps the problems for the end."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def __call__(self, name: str, rule: Callable[[Any], T], value: Any) -> T | None:
+        if value is None:
+            return None
+        try:
+            return rule(value)
+        except ValueError as error:
+            shown = " ".join(value) if isinstance(value, list) else value
+            self.problems.append(f"{name} {shown}: {error}.")
+            return None
+
+    def finish(self) -> None:
+        if self.problems:
+            raise UsageError("\n  ".join(self.problems), "\n  See unibrain-bids --help.")
+
+
+def _check_level(level: str | None, judge: _Judge) -> None:
+    if level == "group":
+        judge.problems.append("group: this level comes with a later release; so far there is 'participant'.")
+    elif level not in (None, "participant"):
+        judge.problems.append(f"{level}: the third argument must be 'participant'.")
+
+
+def _folders(options: argparse.Namespace, judge: _Judge) -> tuple[Path, Path]:
+    missing = [name for name in ("bids_dir", "output_dir", "analysis_level") if getattr(options, name) is None]
+    if missing:
+        form = "unibrain-bids BIDS_DIR OUTPUT_DIR participant"
+        judge.problems.append(f"missing {', '.join(missing)}; the form is {form}.")
+    return _absolute(options.bids_dir or "."), _absolute(options.output_dir or "..")
+
+
+def _or_default(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _absolute(text: str) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+def _file(text: str) -> Path:
+    path = _absolute(text)
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    return path
+
+
+def _labels(prefix: str) -> Callable[[list[str]], tuple[str, ...]]:
+    def rule(words: list[str]) -> tuple[str, ...]:
+        labels = [word.removeprefix(prefix) for word in words]
+        if wrong := [label for label in labels if not re.fullmatch(r"[0-9a-zA-Z+]+", label)]:
+            raise ValueError(f"'{wrong[0]}' is no BIDS label (letters and digits)")
+        return tuple(dict.fromkeys(labels))
+
+    return rule
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("expected a whole number from 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise ValueError("expected a whole number from 0 to 4294967295")
+    return int(text)
+
+
+def _smoothness(text: str) -> float:
+    if not re.fullmatch(r"[0-9.]+(e-?[0-9]+)?", text) or not 1e-3 <= float(text) <= 10:
+        raise ValueError("expected a number from 0.001 to 10")
+    return float(text)
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return text
+
+
+def _choice(words: list[str], choices: Sequence[str]) -> tuple[str, ...]:
+    if wrong := [word for word in words if word not in choices]:
+        raise ValueError(f"'{wrong[0]}' is unknown; there are {', '.join(choices)}")
+    return tuple(choice for choice in choices if choice in words)
+
+
+def _tasks(words: list[str]) -> tuple[str, ...]:
+    return _choice(words, TASKS)
+
+
+def _atlases(words: list[str]) -> tuple[str, ...]:
+    return _choice(words, ATLASES)
+
+
+def _template(words: list[str]) -> str | None:
+    """Return the template among the words; the scan's own grid is always written and may be named or not."""
+    spaces = _choice([word.removesuffix(":res-1") for word in words if word not in NATIVE_SPACES], (DEFAULT_TEMPLATE,))
+    return spaces[0] if spaces else None

@@ -1,0 +1,90 @@
+"""The template: its grid, and where it lies in the model's population frame."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+from numpy.typing import NDArray
+
+from unibrain_bids.errors import ResourceError
+from unibrain_bids.inference import Model, load_model, predict
+
+logger = logging.getLogger(__name__)
+
+# The T1 that comes with nilearn: 1 mm, stripped.
+_NILEARN = {"MNI152NLin2009aSym": "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template, registered to the population frame.
+
+    Attributes
+    ----------
+    name
+        Its BIDS label.
+    shape, affine
+        Its 1 mm grid: (X, Y, Z), and voxel to RAS mm (4, 4).
+    frame_from_template
+        (4, 4) template world to population frame, RAS mm.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    frame_from_template: NDArray[np.float64]
+
+
+@lru_cache(maxsize=4)
+def load_template(name: str, device: str = "auto") -> Template:
+    """Return a template registered by the shipped model.
+
+    `resources/templates/<name>.json` holds the result for the weights that it names; with other weights the template is
+    registered here, once per process.
+
+    Raises
+    ------
+    ResourceError
+        There is no such template, or nilearn lacks its file.
+    """
+    image = Nifti1Image.from_filename(template_path(name))
+    model = load_model(device)
+    known = files("unibrain_bids") / "resources" / "templates" / f"{name}.json"
+    stored = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+    if stored.get("weights_sha256") == model.sha256:
+        matrix = np.array(stored["frame_from_template"])
+    else:
+        matrix = register_template(name, model)
+    x, y, z = image.shape
+    return Template(name, (x, y, z), np.asarray(image.affine, dtype=np.float64), matrix)
+
+
+def register_template(name: str, model: Model) -> NDArray[np.float64]:
+    """Return `frame_from_template` (4, 4, RAS mm) as the model finds it."""
+    logger.info("%s is registered with these weights for the first time", name)
+    return predict(template_path(name), model=model).frame_from_scan
+
+
+def template_path(name: str) -> Path:
+    """Return the image of a template.
+
+    Raises
+    ------
+    ResourceError
+        There is no such template, or nilearn lacks its file.
+    """
+    package = importlib.util.find_spec("nilearn")  # located, not imported: that would take a second
+    if name not in _NILEARN or package is None or not package.submodule_search_locations:
+        raise ResourceError(f"There is no template {name}.", f"Use {', '.join(_NILEARN)}, with nilearn installed.")
+    path = Path(package.submodule_search_locations[0]) / _NILEARN[name]
+    if not path.is_file():
+        raise ResourceError(f"{path}: nilearn's template is missing.", "Reinstall nilearn.")
+    return path

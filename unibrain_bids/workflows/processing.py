@@ -1,0 +1,60 @@
+"""What is done with each scan: the part of the settings that reaches the workflows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unibrain_bids.bids.derivatives import DEFAULT_ATLAS, TASKS
+
+DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
+
+
+@dataclass(frozen=True)
+class Processing:
+    """How one scan is processed, and where its derivatives go.
+
+    Attributes
+    ----------
+    bids_dir, output_dir
+        Root folders of the raw and of the derived dataset, absolute.
+    tasks
+        Which derivatives are written, some of `TASKS`.
+    template
+        Template to whose grid results are resampled too, or None.
+    atlases
+        Names of the cortical parcellations.
+    smoothness
+        The lambda of the multiplier field.
+    device
+        "auto", "cpu", "cuda" or "cuda:N".
+    omp_nthreads
+        CPU threads of one scan.
+    random_seed
+        Seed of all random number generators.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    tasks: tuple[str, ...] = TASKS
+    template: str | None = DEFAULT_TEMPLATE
+    atlases: tuple[str, ...] = (DEFAULT_ATLAS,)
+    smoothness: float = 0.1
+    device: str = "auto"
+    omp_nthreads: int = 1
+    random_seed: int = 0
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Which derivatives there will be: the options of `bids.derivatives.catalogue`."""
+        return {"template": self.template, "atlases": self.atlases, "tasks": self.tasks}
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """What has an effect on the results, in JSON types."""
+        return {
+            **{key: list(value) if isinstance(value, tuple) else value for key, value in self.selection.items()},
+            "smoothness": self.smoothness,
+            "random_seed": self.random_seed,
+        }

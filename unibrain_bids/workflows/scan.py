@@ -1,0 +1,99 @@
+"""The workflow of one scan; wiring only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nipype import Node, Workflow
+
+from unibrain_bids.bids.derivatives import catalogue
+from unibrain_bids.bids.inputs import ScanRecord
+from unibrain_bids.bids.publish import Fingerprint
+from unibrain_bids.interfaces.predict import UniBrainPredict
+from unibrain_bids.interfaces.resample import ResampleToTemplate
+from unibrain_bids.interfaces.tables import RegionTables, SimilarityNetwork
+from unibrain_bids.interfaces.write import WriteDerivatives
+from unibrain_bids.workflows.names import LAST_NODE, workflow_name
+from unibrain_bids.workflows.processing import Processing
+
+PREDICT_GB = 3.5  # peak of one 256^3 head; docs/performance.md
+OTHER_GB = 1.0
+
+
+def init_scan_wf(processing: Processing, record: ScanRecord, *, fingerprint: Fingerprint) -> Workflow:
+    """Build the workflow that turns one raw head into its derivatives.
+
+    ::
+
+        predict -+-> resample ----+-> write_derivatives
+                 +-> regions -----+
+                 +-> similarity --+
+
+    Parameters
+    ----------
+    processing
+        What is done; nodes whose results were not asked for are left out.
+    record
+        The scan.
+    fingerprint
+        What its results depend on.
+    """
+    workflow = Workflow(name=workflow_name(record))
+    wanted = catalogue(record, **processing.selection)
+    kinds = {output.kind for output in wanted.values()}
+    threads = processing.omp_nthreads
+
+    predict = Node(
+        UniBrainPredict(
+            in_file=str(record.path),
+            smoothness=processing.smoothness,
+            device=processing.device,
+            random_seed=processing.random_seed,
+            use_gpu=processing.device.startswith("cuda"),
+            num_threads=threads,
+        ),
+        name="predict",
+        n_procs=threads,
+        mem_gb=PREDICT_GB,
+    )
+    write_derivatives = Node(
+        WriteDerivatives(
+            record=record,
+            fingerprint=fingerprint,
+            output_dir=str(processing.output_dir),
+            selection=processing.selection,
+            num_threads=threads,
+        ),
+        name=LAST_NODE,
+        n_procs=threads,
+        mem_gb=OTHER_GB,
+    )
+    workflow.connect(predict, "files", write_derivatives, "native")
+    if "scan_to_template" in kinds:
+        resample = Node(
+            ResampleToTemplate(
+                template=processing.template,
+                device=processing.device,
+                roles=[role.removeprefix("template_") for role, output in wanted.items() if output.in_template],
+                num_threads=threads,
+            ),
+            name="resample",
+            n_procs=threads,
+            mem_gb=OTHER_GB,
+        )
+        workflow.connect([(predict, resample, [("files", "files"), ("frame_from_scan", "frame_from_scan")])])
+        workflow.connect(resample, "files", write_derivatives, "template")
+    if "regions" in kinds:
+        regions = _table_node(RegionTables(), "regions", processing)
+        workflow.connect([(predict, regions, [("files", "files")])])
+        workflow.connect(regions, "files", write_derivatives, "regions")
+    if "network" in kinds:
+        similarity = _table_node(SimilarityNetwork(), "similarity", processing)
+        workflow.connect([(predict, similarity, [("files", "files")])])
+        workflow.connect(similarity, "files", write_derivatives, "networks")
+    return workflow
+
+
+def _table_node(interface: Any, name: str, processing: Processing) -> Node:
+    interface.inputs.atlases = list(processing.atlases)
+    return Node(interface, name=name, mem_gb=OTHER_GB)
