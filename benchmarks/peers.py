@@ -31,6 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain_bids.evaluation.heads import LabelledHead, muse_heads
+from unibrain_bids.evaluation.metrics import normalised_cross_correlation
+from unibrain_bids.evaluation.registration import TemplateTruth, load_template_truth, warp_to_template
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -55,18 +57,25 @@ def matrix_of(transform_file: str) -> NDArray[np.float64]:
     return LPS_FROM_RAS @ lps @ LPS_FROM_RAS
 
 
-def register(head: LabelledHead, template: ants.core.ANTsImage, kind: str) -> dict[str, object]:
-    """Register one masked head to the template; returns the JSON entry of this head."""
-    moving = to_ants(np.where(head.masks["solid"], head.image, 0), head.affine)
+def register(head: LabelledHead, template: TemplateTruth, kind: str) -> dict[str, object]:
+    """Register one masked head to the template; returns the JSON entry of this head.
+
+    Raises
+    ------
+    RuntimeError
+        If our reading of the matrix does not give the image that ANTs itself resampled.
+    """
+    stripped = np.where(head.masks["solid"], head.image, 0)
+    fixed, moving = to_ants(template.brain, template.affine), to_ants(stripped, head.affine)
     wall, cpu = time.perf_counter(), time.process_time()
-    result = ants.registration(fixed=template, moving=moving, type_of_transform=kind)
+    result = ants.registration(fixed=fixed, moving=moving, type_of_transform=kind)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    scan_from_template = matrix_of(result["fwdtransforms"][0])
-    return {
-        "template_from_scan": np.linalg.inv(scan_from_template).tolist(),
-        "seconds": wall,
-        "cpu_seconds": cpu,
-    }
+    template_from_scan = np.linalg.inv(matrix_of(result["fwdtransforms"][0]))
+    ours = warp_to_template(stripped, head.affine, template, template_from_scan, order=1)
+    agreement = normalised_cross_correlation(ours, result["warpedmovout"].numpy())
+    if agreement < 0.999:
+        raise RuntimeError(f"{head.name}: the matrix was misread, correlation with ANTs' own image {agreement:.4f}")
+    return {"template_from_scan": template_from_scan.tolist(), "seconds": wall, "cpu_seconds": cpu}
 
 
 def main() -> None:
@@ -76,11 +85,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--transform", default="Affine", help="ANTs' type_of_transform (default: %(default)s)")
     options = parser.parse_args()
-    template = ants.image_read(str(options.data / "atlas" / "tpl-MNI152NLin6Asym_res-1_desc-brain_T1w.nii.gz"))
+    template = load_template_truth(options.data)
     peer = {
         "name": f"ANTs {options.transform}",
         "version": ants.__version__,
-        "template": "MNI152NLin6Asym",
+        "template": template.name,
         "heads": {},
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -63,8 +64,8 @@ class LabelledHead:
     tissues
         uint8, 1 GM, 2 WM, 3 CSF.
     bias, clean
-        Simulated heads only: the multiplicative field that the scan was spoilt with, and the image before bias
-        and noise, both float32.
+        Simulated heads only, float32: the multiplicative field that the scan was spoilt with, up to a factor, and
+        the stripped brain without it (noise included: a correction multiplies, it does not denoise).
     """
 
     name: str
@@ -80,7 +81,7 @@ class LabelledHead:
     @property
     def spacing(self) -> NDArray[np.float64]:
         """Voxel edge lengths in mm, shape (3,)."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        return voxel_sizes(self.affine)
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,7 @@ def load_muse_head(scan: Path, table: MuseTable, *, name: str) -> LabelledHead:
     dseg = nib.Nifti1Image.from_filename(scan.with_name(scan.name.replace("_T1w", "_atlas-MUSE_dseg")))
     labels = np.asarray(dseg.dataobj).astype(np.uint8)
     brain = ~np.isin(labels, MUSE_NOT_BRAIN)
-    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
-    solid = solid_mask(brain, spacing)
+    solid = solid_mask(brain, voxel_sizes(image.affine))
     return LabelledHead(
         name=name,
         path=scan,

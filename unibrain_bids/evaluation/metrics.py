@@ -6,7 +6,7 @@ surface of an empty mask) is NaN and never a flattering 1 or 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "coefficient_of_variation",
     "dice",
     "dice_per_label",
+    "mean_of_known",
     "mutual_information",
     "normalised_cross_correlation",
     "psnr",
@@ -82,6 +83,12 @@ def _count(values: NDArray[np.integer], label: int) -> int:
 
 def _overlap(common: int, total: int) -> float:
     return 2 * common / total if total else float("nan")
+
+
+def mean_of_known(values: Iterable[float]) -> float:
+    """Mean of the values that are numbers; NaN if none is."""
+    numbers = [value for value in values if not np.isnan(value)]
+    return float(np.mean(numbers)) if numbers else float("nan")
 
 
 def surface_distances(truth: ArrayLike, predicted: ArrayLike, spacing: ArrayLike) -> SurfaceDistances:

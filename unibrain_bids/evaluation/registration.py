@@ -14,11 +14,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from unibrain_bids.errors import ResourceError
 from unibrain_bids.evaluation import metrics
 from unibrain_bids.evaluation.heads import IGNORED, LabelledHead
+from unibrain_bids.imaging.resample import resample
 from unibrain_bids.labels import LabelTable
 
 # FreeSurfer's aparc+aseg against the structures of the app: the choroid plexus belongs to its lateral ventricle, as in
@@ -63,7 +63,7 @@ class AffineScores:
     @property
     def mean_dice(self) -> float:
         """Mean over the structures."""
-        return float(np.nanmean(list(self.dice.values())))
+        return metrics.mean_of_known(self.dice.values())
 
 
 @dataclass(frozen=True)
@@ -140,30 +140,11 @@ def structures_of_parcels(parcels: NDArray[np.int16]) -> NDArray[np.int16]:
 
 
 def warp_to_template(
-    image: NDArray,
-    affine: NDArray[np.float64],
-    template: TemplateTruth,
-    template_from_scan: NDArray[np.float64],
-    *,
-    order: int,
+    image: NDArray, affine: NDArray[np.float64], template: TemplateTruth, matrix: NDArray[np.float64], *, order: int
 ) -> NDArray:
-    """Sample a scan's image on the template's grid, 0 beyond the scan's field of view.
-
-    Parameters
-    ----------
-    image
-        Array (X, Y, Z) on the scan's grid.
-    affine
-        The scan's voxel-to-world matrix (RAS mm).
-    template_from_scan
-        Maps scan world to template world, RAS mm.
-    order
-        0 for labels (nearest neighbour), 1 for intensities (trilinear).
-    """
-    scan_voxel_from_template_voxel = np.linalg.inv(template_from_scan @ affine) @ template.affine
-    return ndimage.affine_transform(
-        image, scan_voxel_from_template_voxel, output_shape=template.structures.shape, order=order
-    )
+    """Sample a scan's image on the template's grid; `matrix` is `template_from_scan`, `order` as in `resample`."""
+    shape, target = template.structures.shape, template.affine
+    return resample(image, affine, shape=shape, target_affine=target, target_from_source=matrix, order=order)
 
 
 def score_affine(head: LabelledHead, template: TemplateTruth, template_from_scan: NDArray[np.float64]) -> AffineScores:
