@@ -49,7 +49,7 @@ UNIFIED = Preset(
     transformer_blocks=3,
     hypernetwork=(64, 256),
     stages=3,
-    stage_widths=(16, 32, 64, 64),
+    stage_widths=(16, 32, 64, 32),
     region_features=64,
     graph_features=128,
 )

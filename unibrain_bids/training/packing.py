@@ -1,10 +1,10 @@
 """Label maps to one packed array file: everything that training reads.
 
-    python -m unibrain_bids.training.packing LABELMAPS_DIR packed/heads.npz
+    python -m unibrain_bids.training.packing LABELMAPS_DIR packed/heads.npz --aparc TEMPLATE_APARC_ASEG.nii.gz
 
 The file holds, per head, the label map cropped to the head at 1 mm (uint8: low six bits are the row of the label
-table, bit 6 the intracranial space, bit 7 the brain mask), its affine and the affine to the population frame, and
-the table itself. It needs only numpy to read, so that a machine with an accelerator can train from it.
+table, bit 6 the intracranial space, bit 7 the brain mask), its cortical regions (uint8, FreeSurfer numbers less
+1000), its affine and the affine to the population frame, and the table itself. It needs only numpy to read, so that a machine with an accelerator can train from it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from unibrain_bids.model.frame import LEFT, RIGHT, STRUCTURES
+from unibrain_bids.training.parcels import LabelledTemplate, propagate
 
 BRAIN_BIT = 0x80
 INTRACRANIAL_BIT = 0x40
@@ -110,8 +111,28 @@ def mean_centroids(centroids: list[NDArray[np.float64]], rounds: int = 5) -> NDA
     return mean
 
 
-def pack_head(path: Path, rows: LabelRows) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
-    """One label map: packed array cropped to the head, its affine, its structure centroids in world mm."""
+@dataclass(frozen=True)
+class PackedHead:
+    """One label map, cropped to the head.
+
+    Attributes
+    ----------
+    labels, regions
+        (X, Y, Z) uint8, see the module's docstring.
+    affine
+        Voxel to world mm.
+    centroids
+        (structures, 3) world mm.
+    """
+
+    labels: NDArray[np.uint8]
+    regions: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+    centroids: NDArray[np.float64]
+
+
+def pack_head(path: Path, rows: LabelRows, template: LabelledTemplate) -> PackedHead:
+    """Read, crop and pack one label map."""
     import nibabel as nib
 
     image = nib.as_closest_canonical(nib.load(path))
@@ -128,37 +149,44 @@ def pack_head(path: Path, rows: LabelRows) -> tuple[NDArray[np.uint8], NDArray[n
     brain = close_and_fill(anatomy, CLOSING_MM)
     intracranial = close_and_fill(brain | (labels == CSF_LABEL), CLOSING_MM)
     packed = row.astype(np.uint8) | (brain * np.uint8(BRAIN_BIT)) | (intracranial * np.uint8(INTRACRANIAL_BIT))
-    return packed, affine, structure_centroids(targets, affine)
+    centroids = structure_centroids(targets, affine)
+    regions = propagate(template, least_squares_affine(template.centroids, centroids), targets, affine)
+    return PackedHead(packed, regions, affine, centroids)
 
 
-def pack(label_maps: list[Path], table: Path, output: Path) -> None:
+def pack(label_maps: list[Path], table: Path, aparc: Path, output: Path) -> None:
     """Pack the label maps into one compressed file."""
+    import nibabel as nib
+
     rows = read_label_rows(table)
+    image = nib.load(aparc)
+    template = LabelledTemplate.from_labels(np.asarray(image.dataobj).astype(np.int64), image.affine)
     heads = []
     for path in label_maps:
-        heads.append(pack_head(path, rows))
-        print(f"packed {path.name} {heads[-1][0].shape}", flush=True)
-    mean = mean_centroids([centroids for _, _, centroids in heads])
+        heads.append(pack_head(path, rows, template))
+        print(f"packed {path.name} {heads[-1].labels.shape}", flush=True)
+    mean = mean_centroids([head.centroids for head in heads])
     arrays: dict[str, NDArray] = {
         "index": rows.index, "target": rows.target, "intensity_class": rows.intensity_class, "t1": rows.t1,
         "names": np.array([path.name.split("_")[0] for path in label_maps]),
     }  # fmt: skip
-    fits = [least_squares_affine(centroids, mean) for _, _, centroids in heads]
+    fits = [least_squares_affine(head.centroids, mean) for head in heads]
     shift = _centre_of_brains(heads, fits)
     arrays["centroids"] = mean - shift
-    for i, ((labels, affine, _), fit) in enumerate(zip(heads, fits, strict=True)):
+    for i, (head, fit) in enumerate(zip(heads, fits, strict=True)):
         fit[:3, 3] -= shift
-        arrays |= {f"labels_{i}": labels, f"affine_{i}": affine, f"frame_from_head_{i}": fit}
+        arrays |= {f"labels_{i}": head.labels, f"regions_{i}": head.regions}
+        arrays |= {f"affine_{i}": head.affine, f"frame_from_head_{i}": fit}
     output.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(output, allow_pickle=False, **arrays)
 
 
-def _centre_of_brains(heads: list, fits: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _centre_of_brains(heads: list[PackedHead], fits: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Centre of the mean bounding box of the brains after alignment, with x = 0 kept as the plane of symmetry."""
     boxes = []
-    for (labels, affine, _), fit in zip(heads, fits, strict=True):
-        voxels = np.argwhere((labels & BRAIN_BIT) > 0)[::50]
-        world_from_voxel = fit @ affine
+    for head, fit in zip(heads, fits, strict=True):
+        voxels = np.argwhere((head.labels & BRAIN_BIT) > 0)[::50]
+        world_from_voxel = fit @ head.affine
         points = voxels @ world_from_voxel[:3, :3].T + world_from_voxel[:3, 3]
         boxes.append([points.min(0), points.max(0)])
     low, high = np.mean(boxes, axis=0)
@@ -171,8 +199,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("label_maps", type=Path, help="folder with *_dseg.nii.gz and labels.tsv")
     parser.add_argument("output", type=Path)
+    parser.add_argument("--aparc", type=Path, required=True, help="aparc+aseg labels of a template")
     args = parser.parse_args()
-    pack(sorted(args.label_maps.glob("*_dseg.nii.gz")), args.label_maps / "labels.tsv", args.output)
+    pack(sorted(args.label_maps.glob("*_dseg.nii.gz")), args.label_maps / "labels.tsv", args.aparc, args.output)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.first_look import FirstLook
 from unibrain_bids.model.presets import UNIFIED
-from unibrain_bids.training.objectives import segmentation_loss
+from unibrain_bids.model.spatial import transform_points
+from unibrain_bids.model.unibrain import Dense, UniBrain
+from unibrain_bids.training import objectives
 from unibrain_bids.training.simulation.material import Material, load_material
-from unibrain_bids.training.simulation.simulator import FIRST_LOOK, simulate
+from unibrain_bids.training.simulation.simulator import ALIGNED, FIRST_LOOK, SimulatedHead, simulate
 
 HELD_OUT = ("head-13", "head-14", "head-15", "head-16")
+# FreeSurfer's cortical region numbers 1..35 (4 is not used) to the parcellation's channels 0..33.
+REGION_CHANNEL = torch.tensor([-1, 0, 1, 2, -1, *range(3, 34)])
 # Evaluation seeds lie far from those of training steps.
 _EVALUATION_SEED = 2_000_000_000
 
@@ -43,6 +51,11 @@ def dice_scores(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
     return (2 * joint.diagonal() / (joint.sum(0) + joint.sum(1)))[1:]
 
 
+def half_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 for convolutions; geometry and losses stay outside, in float32."""
+    return torch.autocast(device.type, torch.bfloat16)
+
+
 class FirstLookRecipe:
     """Structures at 4 mm over the whole field of view, in any pose."""
 
@@ -53,7 +66,9 @@ class FirstLookRecipe:
     def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
         """Soft Dice and cross-entropy on one simulated scan."""
         head = simulate(self.heads.training, FIRST_LOOK, seed)
-        dice, cross_entropy = segmentation_loss(model(head.image), head.structures)
+        with half_precision(head.image.device):
+            logits = model(head.image)
+        dice, cross_entropy = objectives.segmentation_loss(logits, head.structures)
         return dice + cross_entropy, {"dice_loss": dice.item(), "cross_entropy": cross_entropy.item()}
 
     def evaluate(self, model: nn.Module, scans: int = 8) -> dict[str, float]:
@@ -61,11 +76,135 @@ class FirstLookRecipe:
         scores = []
         for i in range(scans):
             head = simulate(self.heads.held_out, FIRST_LOOK, _EVALUATION_SEED + i, i % len(self.heads.held_out.heads))
-            logits = model(head.image)
+            with half_precision(head.image.device):
+                logits = model(head.image)
             scores.append(dice_scores(logits.argmax(1), head.structures, logits.shape[1]).nanmean())
         return {"structure_dice": float(torch.stack(scores).mean())}
 
 
-def make(name: str, heads: Heads) -> FirstLookRecipe:
-    """The recipe of that name."""
-    return {"first-look": FirstLookRecipe}[name](heads)
+class UnifiedRecipe:
+    """The unified model on roughly aligned heads: every task at once (DESIGN section 3)."""
+
+    # Weight of each term; those that are worth 1 are left out.
+    WEIGHTS: ClassVar[dict[str, float]] = {"similarity": 0.1, "gain": 2.0, "regions": 0.2}
+
+    def __init__(self, heads: Heads, atlas: Atlas) -> None:
+        self.heads = heads
+        self.model: nn.Module = UniBrain(UNIFIED, atlas)
+
+    def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
+        """The joint loss on one simulated scan, lambda drawn log-uniformly from 1e-3 to 10 (NPP)."""
+        assert isinstance(model, UniBrain)
+        head = simulate(self.heads.training, ALIGNED, seed)
+        generator = torch.Generator().manual_seed(seed)
+        smoothness = 10 ** (4 * torch.rand(1, generator=generator) - 3).to(head.image.device)
+        with half_precision(head.image.device):
+            dense = model.dense(head.image, smoothness)
+        dice, cross_entropy = objectives.segmentation_loss(dense.structure_logits, head.structures)
+        truth = torch.cat([head.brain, head.intracranial], dim=1)
+        terms = {
+            "dice": dice,
+            "cross_entropy": cross_entropy,
+            "mask": objectives.mask_loss(dense.mask_logits, truth),
+            **multiplier_terms(dense, head, smoothness),
+            **self._registration_terms(model, dense, head, generator),
+        }
+        total = torch.stack([self.WEIGHTS.get(name, 1.0) * term for name, term in terms.items()]).sum()
+        return total, {name: term.item() for name, term in terms.items()}
+
+    def _registration_terms(
+        self, model: UniBrain, dense: Dense, head: SimulatedHead, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Distance to the exact affine per stage, similarity to the template, and regions through the affine."""
+        stages = model.register(dense, head.image)
+        exact = torch.linalg.inv(head.frame_from_grid)
+        points = model.points[::8, ::8, ::8]
+        goal = transform_points(exact, points)
+        distance = torch.stack([(transform_points(s, points) - goal).norm(dim=-1).mean() for s in stages]).mean()
+        terms = {"distance": distance / 10}
+        if head.t1_like:
+            aligned = model.align(head.brain * head.image, stages[-1])
+            terms["similarity"] = 1 - objectives.correlation(aligned, model.template)
+        terms["regions"] = region_loss(model, dense, head, torch.linalg.inv(stages[-1]), generator)
+        return terms
+
+    def evaluate(self, model: nn.Module, scans: int = 8) -> dict[str, float]:
+        """Figures on simulated scans of the held-out heads, at lambda 0.1."""
+        assert isinstance(model, UniBrain)
+        records = []
+        for i in range(scans):
+            head = simulate(self.heads.held_out, ALIGNED, _EVALUATION_SEED + i, i % len(self.heads.held_out.heads))
+            with half_precision(head.image.device):
+                dense = model.dense(head.image, torch.full((1,), 0.1, device=head.image.device))
+            records.append(unified_figures(model, dense, head))
+        return {name: sum(r[name] for r in records) / len(records) for name in records[0]}
+
+
+def multiplier_terms(dense: Dense, head: SimulatedHead, smoothness: Tensor) -> dict[str, Tensor]:
+    """NPP's objective (SSIM of the normalised brain, lambda x total variation) and the exact gain inside the head.
+
+    Scans of any contrast have no meaningful white matter level: they count less.
+    """
+    weight = 1.0 if head.t1_like else 0.2
+    inside = head.brain + 0.1 * (head.image > 0.02) * (1 - head.brain)
+    error = (dense.multiplier.log_gain() - head.log_gain).abs()
+    normalised = dense.multiplier.chi() * head.image
+    return {
+        "gain": weight * (inside * error).sum() / inside.sum(),
+        "reconstruction": weight * (1 - objectives.ssim(normalised, head.normalised)),
+        "variation": smoothness.mean() * objectives.total_variation(dense.multiplier.log_gain_half),
+    }
+
+
+def region_loss(
+    model: UniBrain, dense: Dense, head: SimulatedHead, frame_from_grid: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Cross-entropy of the cortical regions at a sample of the true cortex's voxels."""
+    logits, truth = region_logits_at_cortex(model, dense, head, frame_from_grid, 8192, generator)
+    return functional.cross_entropy(logits, truth)
+
+
+def region_logits_at_cortex(
+    model: UniBrain, dense: Dense, head: SimulatedHead, frame_from_grid: Tensor, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Region logits (n, 34) and true channels (n,) at up to `count` random voxels of the true cortex."""
+    channel = REGION_CHANNEL.to(head.regions.device)[head.regions[0]]
+    voxels = (channel >= 0).nonzero()
+    chosen = torch.randint(len(voxels), (count,), generator=generator).to(voxels.device)
+    x, y, z = voxels[chosen].unbind(1)
+    features = dense.features.full[:, :, x, y, z][:, :, None, None].float()
+    points = model.points[x, y, z][None, None]
+    logits = model.parcellation.region_logits(features, model.region_atlas, frame_from_grid, points)
+    return logits[0, :, 0, 0].T, channel[x, y, z]
+
+
+def unified_figures(model: UniBrain, dense: Dense, head: SimulatedHead) -> dict[str, float]:
+    """Dice of structures and masks, gain error, registration errors in mm, region accuracy."""
+    logits = dense.structure_logits
+    masks = (dense.mask_logits > 0).long()
+    truth = torch.cat([head.brain, head.intracranial], dim=1).long()
+    figures = {"structure_dice": float(dice_scores(logits.argmax(1), head.structures, logits.shape[1]).nanmean())}
+    for name, predicted, true in zip(("brain", "intracranial"), masks[0], truth[0], strict=True):
+        figures[f"{name}_dice"] = float(dice_scores(predicted, true, 2)[0])
+    error = (dense.multiplier.log_gain() - head.log_gain).abs()
+    figures["gain_error"] = float((error * head.brain).sum() / head.brain.sum())
+    figures["ssim"] = float(objectives.ssim(dense.multiplier.chi() * head.image, head.normalised))
+    exact, stages = torch.linalg.inv(head.frame_from_grid), model.register(dense, head.image)
+    fitted = torch.linalg.inv(model.fit(torch.softmax(logits.float(), dim=1)))
+    points = model.points[::8, ::8, ::8]
+    for name, matrix in {"stages": stages[-1], "fitted": fitted, "start": torch.eye(4).to(exact)[None]}.items():
+        distance = (transform_points(matrix, points) - transform_points(exact, points)).norm(dim=-1)
+        figures[f"{name}_mm"] = float(distance.mean())
+    generator = torch.Generator().manual_seed(0)
+    inverse = torch.linalg.inv(stages[-1])
+    regions, true_regions = region_logits_at_cortex(model, dense, head, inverse, 8192, generator)
+    figures["region_accuracy"] = float((regions.argmax(1) == true_regions).float().mean())
+    return figures
+
+
+def make(name: str, heads: Heads, atlas: Path) -> FirstLookRecipe | UnifiedRecipe:
+    """The recipe of that name; `atlas` is the population's soft atlas."""
+    if name == "first-look":
+        return FirstLookRecipe(heads)
+    with np.load(atlas) as arrays:
+        return UnifiedRecipe(heads, Atlas.from_arrays(arrays))

@@ -6,8 +6,6 @@ import csv
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -68,8 +66,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, folder: Path, settings: TrainerSettings, device: torch.device) -> None:
         self.recipe, self.folder, self.settings, self.device = recipe, folder, settings, device
-        # Channels last is what bf16 convolutions on CPUs are made for.
-        self.model = recipe.model.to(device, memory_format=torch.channels_last_3d)
+        self.model = recipe.model.to(device)
         self.average = {name: tensor.detach().clone().float() for name, tensor in self.model.state_dict().items()}
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=1e-5)
@@ -107,8 +104,7 @@ class Trainer:
         parts: dict[str, float] = {}
         for sample in range(self.settings.batch):
             seed = (self.settings.seed * 1_000_003 + self.step) * self.settings.batch + sample
-            with self._autocast():
-                loss, terms = self.recipe.loss(self.model, seed)
+            loss, terms = self.recipe.loss(self.model, seed)
             (loss / self.settings.batch).backward()
             for name, value in terms.items():
                 parts[name] = parts.get(name, 0.0) + value / self.settings.batch
@@ -124,7 +120,7 @@ class Trainer:
         trained = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.model.load_state_dict(self.average)
         self.model.eval()
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad():
             figures = self.recipe.evaluate(self.model)
         self.model.load_state_dict(trained)
         return {f"eval_{name}": value for name, value in figures.items()}
@@ -167,11 +163,6 @@ class Trainer:
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
                 self.average[name].lerp_(tensor.float(), 1 - decay)
-
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
-        with torch.autocast(self.device.type, torch.bfloat16):
-            yield
 
     def _log(self, records: list[dict[str, float]], seconds: float) -> None:
         names = sorted({name for record in records for name in record})

@@ -107,8 +107,8 @@ def displacement(geometry: Geometry, frame_points: torch.Tensor, ventricles: tor
     return total
 
 
-def look_up(head: Head, geometry: Geometry, frame_points: torch.Tensor) -> torch.Tensor:
-    """Packed labels (nearest voxel; 0 outside the map) at displaced frame points (X, Y, Z, 3), uint8 (X, Y, Z)."""
+def look_up(head: Head, geometry: Geometry, frame_points: torch.Tensor, *volumes: torch.Tensor) -> list[torch.Tensor]:
+    """Nearest voxels of the head's volumes (0 outside them) at displaced frame points (X, Y, Z, 3)."""
     if geometry.flip:
         frame_points = frame_points * torch.tensor([-1.0, 1.0, 1.0], device=frame_points.device)
     matrix = head.voxel_from_frame
@@ -117,7 +117,7 @@ def look_up(head: Head, geometry: Geometry, frame_points: torch.Tensor) -> torch
     inside = ((voxels >= 0) & (voxels < size)).all(-1)
     voxels = voxels.clamp(min=torch.zeros_like(size), max=size - 1)
     flat = (voxels[..., 0] * size[1] + voxels[..., 1]) * size[2] + voxels[..., 2]
-    return head.labels.view(-1)[flat] * inside
+    return [volume.view(-1)[flat] * inside for volume in volumes]
 
 
 def _chance(probability: float, generator: torch.Generator) -> bool:

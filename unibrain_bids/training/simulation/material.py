@@ -13,6 +13,8 @@ from unibrain_bids.training.packing import BRAIN_BIT, INTRACRANIAL_BIT, ROW_MASK
 
 # Mirrored pairs among the labels that are not structures of their own (vessels, hypointensities, choroid plexus).
 _FURTHER_PAIRS = {30: 62, 25: 57, 136: 163, 137: 164}
+MIRRORED = dict(zip(LEFT + RIGHT, RIGHT + LEFT, strict=True)) | _FURTHER_PAIRS
+MIRRORED |= {right: left for left, right in _FURTHER_PAIRS.items()}
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,15 @@ class Head:
         Which head.
     labels
         (X, Y, Z) uint8, packed (see `training.packing`).
+    regions
+        (X, Y, Z) uint8, cortical region 1..35, 0 outside the cortex.
     voxel_from_frame
         (4, 4) float32: population frame mm to voxel index of `labels`.
     """
 
     name: str
     labels: torch.Tensor
+    regions: torch.Tensor
     voxel_from_frame: torch.Tensor
 
 
@@ -68,7 +73,9 @@ class Material:
 
     def to(self, device: torch.device | str) -> Material:
         """A copy on the device."""
-        heads = tuple(Head(h.name, h.labels.to(device), h.voxel_from_frame.to(device)) for h in self.heads)
+        heads = tuple(
+            Head(h.name, h.labels.to(device), h.regions.to(device), h.voxel_from_frame.to(device)) for h in self.heads
+        )
         tensors = (self.channel, self.tied_class, self.t1, self.index, self.centroids)
         return Material(heads, *(tensor.to(device) for tensor in tensors))
 
@@ -78,14 +85,13 @@ def load_material(path: Path) -> Material:
     with np.load(path) as packed:
         index, target, classes = packed["index"], packed["target"], packed["intensity_class"]
         channel_of = {0: 0} | {number: i + 1 for i, number in enumerate(STRUCTURES)}
-        pairs = dict(zip(LEFT + RIGHT, RIGHT + LEFT, strict=True)) | _FURTHER_PAIRS
         class_of = dict(zip(index.tolist(), classes.tolist(), strict=True))
-        tied = [min(class_of[n], class_of[pairs.get(n, n)]) for n in index.tolist()]
+        tied = [min(class_of[n], class_of[MIRRORED.get(n, n)]) for n in index.tolist()]
         heads = []
         for i, name in enumerate(packed["names"].tolist()):
             voxel_from_frame = np.linalg.inv(packed[f"frame_from_head_{i}"] @ packed[f"affine_{i}"])
-            labels = torch.from_numpy(np.ascontiguousarray(packed[f"labels_{i}"]))
-            heads.append(Head(name, labels, torch.from_numpy(voxel_from_frame).float()))
+            labels, regions = (torch.from_numpy(np.ascontiguousarray(packed[f"{k}_{i}"])) for k in ("labels", "regions"))
+            heads.append(Head(name, labels, regions, torch.from_numpy(voxel_from_frame).float()))
         return Material(
             heads=tuple(heads),
             channel=torch.tensor([channel_of[int(t)] for t in target]),

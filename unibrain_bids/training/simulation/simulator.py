@@ -8,7 +8,7 @@ import torch
 
 from unibrain_bids.model import frame
 from unibrain_bids.training.simulation import appearance, geometry
-from unibrain_bids.training.simulation.material import Material, is_brain, is_intracranial, row_of
+from unibrain_bids.training.simulation.material import Head, Material, is_brain, is_intracranial, row_of
 
 # White matter of the normalised brain stands here on the 0..1 scale (FreeSurfer's 110 of 255).
 WHITE_MATTER_LEVEL = 110 / 255
@@ -53,6 +53,8 @@ class SimulatedHead:
         The scan on the 0..1 scale.
     structures
         (1, X, Y, Z) int64, output channel of each voxel (0: no structure).
+    regions
+        (1, X, Y, Z) int64, cortical region 1..35 whichever the side, 0 outside the cortex.
     brain, intracranial
         Masks, float 0/1.
     normalised
@@ -69,6 +71,7 @@ class SimulatedHead:
 
     image: torch.Tensor
     structures: torch.Tensor
+    regions: torch.Tensor
     brain: torch.Tensor
     intracranial: torch.Tensor
     normalised: torch.Tensor
@@ -104,8 +107,9 @@ def simulate(material: Material, span: SimulationRange, seed: int, head: int | N
     places = frame_points + geometry.displacement(shape, frame_points, ventricles)
 
     tissues = appearance.draw_tissues(material, generator, span.t1_fraction)
-    labels = geometry.look_up(material.heads[subject], shape, places)
-    clean = _with_partial_volume(material, subject, shape, places, span.spacing, tissues.mean)
+    source = material.heads[subject]
+    labels, regions = geometry.look_up(source, shape, places, source.labels, source.regions)
+    clean = _with_partial_volume(source, shape, places, span.spacing, tissues.mean)
     rows = row_of(labels)
     clean = clean + tissues.sd[rows][None, None] * appearance.texture(clean, generator, device_generator)
     clean = appearance.change_contrast(clean, generator)
@@ -125,6 +129,7 @@ def simulate(material: Material, span: SimulationRange, seed: int, head: int | N
     return SimulatedHead(
         image=image,
         structures=channels[None],
+        regions=regions.long()[None],
         brain=brain,
         intracranial=is_intracranial(labels).float()[None, None],
         normalised=brain * torch.exp(log_gain) * image,
@@ -135,13 +140,15 @@ def simulate(material: Material, span: SimulationRange, seed: int, head: int | N
     )
 
 
-def _with_partial_volume(material, subject, shape, places, spacing, means) -> torch.Tensor:
+def _with_partial_volume(
+    head: Head, shape: geometry.Geometry, places: torch.Tensor, spacing: float, means: torch.Tensor
+) -> torch.Tensor:
     """Mean intensity of four sub-voxel positions, (1, 1, X, Y, Z)."""
     linear = shape.frame_from_grid[:3, :3]
     total = torch.zeros(places.shape[:3], device=places.device)
     for offset in _SUBVOXEL:
         step = linear @ (spacing * torch.tensor(offset, device=places.device))
-        labels = geometry.look_up(material.heads[subject], shape, places + step)
+        (labels,) = geometry.look_up(head, shape, places + step, head.labels)
         total += means[row_of(labels)]
     return (total / len(_SUBVOXEL))[None, None]
 

@@ -1,0 +1,329 @@
+"""One scan through the model: `predict("sub-01_T1w.nii.gz")`.
+
+Example
+-------
+>>> from unibrain_bids.inference import predict            # doctest: +SKIP
+>>> result = predict("sub-01_T1w.nii.gz")                  # doctest: +SKIP
+>>> result.mask.shape == result.scan.data.shape            # doctest: +SKIP
+True
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unibrain_bids.errors import DeviceError, ResourceError, ScanError
+from unibrain_bids.imaging.scan import Scan, load_scan
+from unibrain_bids.labels import LabelTable
+from unibrain_bids.model import frame
+from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.first_look import FirstLook
+from unibrain_bids.model.locate import Volume, first_look, pull_averaged, scale_to_unit
+from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
+from unibrain_bids.model.parcellation import region_numbers
+from unibrain_bids.model.presets import UNIFIED
+from unibrain_bids.model.unibrain import Outputs, UniBrain
+from unibrain_bids.model.weights import load_weights
+
+# A realignment that moves the brain by less than this does not change the segmentation any more.
+_SETTLED_MM = 1.0
+_LARGEST_REALIGNMENTS = 2
+WHITE_MATTER_INTENSITY = 110.0
+_TISSUES = {"GM": 1, "WM": 2, "CSF": 3}
+
+
+@dataclass(frozen=True)
+class Model:
+    """Networks, atlas and provenance, ready on a device.
+
+    Attributes
+    ----------
+    first_look, unibrain
+        The networks, in evaluation mode.
+    device
+        Where they are.
+    sha256
+        Of the weights file.
+    metadata
+        Of the weights file (training data, revision, licence).
+    """
+
+    first_look: FirstLook
+    unibrain: UniBrain
+    device: torch.device
+    sha256: str
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A region network: FreeSurfer numbers and names of the regions (R,), matrix (R, R), NaN where unknown."""
+
+    index: tuple[int, ...]
+    names: tuple[str, ...]
+    matrix: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Everything about one scan; volumes lie on the scan's own grid, shape (X, Y, Z).
+
+    Attributes
+    ----------
+    scan
+        What was read.
+    mask
+        uint8, brain with closed sulci.
+    preproc
+        float32, the head with the bias field removed, on the input's intensity scale.
+    brain
+        float32, T(x): stripped and normalised, white matter at 110.
+    gain
+        float32, smooth correction: preproc = gain * input.
+    structures
+        int16, FreeSurfer numbers.
+    tissues
+        uint8, 1 GM, 2 WM, 3 CSF within the mask.
+    tissue_probabilities
+        "GM", "WM", "CSF" to float32, 0..1.
+    parcellations
+        Atlas name to int32 labels.
+    frame_from_scan
+        (4, 4) scan world mm to population frame mm (RAS).
+    networks
+        Name to region network.
+    quality
+        The model's own measures.
+    intracranial_volume
+        mm3.
+    """
+
+    scan: Scan
+    mask: NDArray[np.uint8]
+    preproc: NDArray[np.float32]
+    brain: NDArray[np.float32]
+    gain: NDArray[np.float32]
+    structures: NDArray[np.int16]
+    tissues: NDArray[np.uint8]
+    tissue_probabilities: dict[str, NDArray[np.float32]]
+    parcellations: dict[str, NDArray[np.int32]]
+    frame_from_scan: NDArray[np.float64]
+    intracranial_volume: float
+    networks: dict[str, Network] = field(default_factory=dict)
+    quality: dict[str, float] = field(default_factory=dict)
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The torch device of `auto`, `cpu`, `cuda` or `cuda:i`.
+
+    Raises
+    ------
+    DeviceError
+        If the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"Unknown device {name!r}.", "Use auto, cpu, cuda or cuda:<number>.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"Unsupported device {name!r}.", "Use auto, cpu, cuda or cuda:<number>.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"There is no device {name!r} on this machine.", "Use --device cpu, or start with a GPU.")
+    return device
+
+
+@lru_cache(maxsize=2)
+def load_model(device: str = "auto", weights: Path | None = None) -> Model:
+    """The shipped model (or other weights), loaded once per process and device."""
+    resolved = resolve_device(device)
+    with np.load(resource("population/atlas.npz")) as arrays:
+        atlas = Atlas.from_arrays(arrays)
+    networks = {"first_look": FirstLook(UNIFIED.first_look_widths), "unibrain": UniBrain(UNIFIED, atlas)}
+    path = weights or resource("weights/unified.safetensors")
+    metadata = load_weights(path, networks)
+    for network in networks.values():
+        network.eval().requires_grad_(False).to(resolved)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Model(networks["first_look"], networks["unibrain"], resolved, digest, metadata)  # type: ignore[arg-type]
+
+
+def resource(name: str) -> Path:
+    """Path of a file under `unibrain_bids/resources`.
+
+    Raises
+    ------
+    ResourceError
+        If the installation lacks it.
+    """
+    with as_file(files("unibrain_bids") / "resources" / name) as path:
+        if not path.exists():
+            raise ResourceError(f"The file {path} is missing from the installation.", "Reinstall unibrain-bids.")
+        return path
+
+
+@torch.inference_mode()
+def predict(scan: Scan | Path | str, *, model: Model | None = None, smoothness: float = 0.1) -> Prediction:
+    """Process one T1-weighted head.
+
+    Parameters
+    ----------
+    scan
+        A loaded scan or the path of a NIfTI file: any orientation, spacing and field of view.
+    model
+        From `load_model`; the shipped weights on the best device when None.
+    smoothness
+        NPP's lambda: larger gives a smoother intensity correction (trained for 0.001 to 10).
+
+    Raises
+    ------
+    ScanError
+        If the file cannot be read or no brain is found in it.
+    """
+    model = model or load_model()
+    scan = scan if isinstance(scan, Scan) else load_scan(Path(scan))
+    data = torch.from_numpy(np.ascontiguousarray(scan.data))[None, None].to(model.device)
+    volume = Volume(data, np.asarray(scan.affine, dtype=np.float64))
+    frame_from_scan = first_look(model.first_look, model.unibrain.target, volume)
+    _check_found(scan, frame_from_scan)
+    outputs, frame_from_scan, moved = _settle(model.unibrain, volume, frame_from_scan, smoothness)
+    return _assemble(model.unibrain, scan, outputs, frame_from_scan, moved)
+
+
+def _settle(
+    network: UniBrain, volume: Volume, frame_from_scan: NDArray[np.float64], smoothness: float
+) -> tuple[Outputs, NDArray[np.float64], float]:
+    """Run the model in the frame; while the closed form on its own structures moves the brain, realign and rerun.
+
+    Returns the outputs, the frame in which they lie, and the last correction in mm, which is small when the
+    registration and the segmentation agree.
+    """
+    lam = torch.full((1,), smoothness, device=volume.data.device)
+    corners = np.c_[np.array(np.meshgrid(*[(-60, 60)] * 3)).reshape(3, -1).T, np.ones(8)]
+    for _ in range(_LARGEST_REALIGNMENTS + 1):
+        image = pull_averaged(volume, np.linalg.inv(frame_from_scan), network.points, frame.SPACING)
+        outputs = network(scale_to_unit(image), lam)
+        fitted = outputs.fitted[0].double().cpu().numpy()
+        moved = float(np.linalg.norm((corners @ fitted.T - corners)[:, :3], axis=1).mean())
+        if moved < _SETTLED_MM:
+            break
+        aligned, frame_from_scan = frame_from_scan, fitted @ frame_from_scan
+    else:
+        # The outputs in hand belong to the frame before the last correction.
+        frame_from_scan = aligned
+    return outputs, frame_from_scan, moved
+
+
+def _assemble(
+    network: UniBrain, scan: Scan, outputs: Outputs, frame_from_scan: NDArray[np.float64], moved: float
+) -> Prediction:
+    """Bring the model's outputs to the scan's grid."""
+    x, y, z = scan.data.shape
+    native = NativeGrid((x, y, z), np.linalg.inv(frame.affine()) @ frame_from_scan @ scan.affine)
+    dense = outputs.dense
+    mask_probability = torch.sigmoid(dense.mask_logits.float())
+    mask = largest_component(native.volume(mask_probability[:, :1]) > 0.5)
+    structures, tissues, shares = _segment(native, torch.softmax(dense.structure_logits.float(), 1), mask)
+    fitted = outputs.fitted[0].double().cpu().numpy() @ frame_from_scan
+    log_gain = extended_log_gain(dense.multiplier.log_gain(), native)
+    gain = np.exp(log_gain - log_gain[mask].mean())
+    preproc = scan.data * gain
+    white = np.median(preproc[tissues == _TISSUES["WM"]])
+    brain = preproc * mask * np.float32(WHITE_MATTER_INTENSITY / max(white, 1e-6))
+    voxel = frame.SPACING**3 / abs(np.linalg.det(frame_from_scan[:3, :3]))
+    return Prediction(
+        scan=scan,
+        mask=mask.astype(np.uint8),
+        preproc=preproc.astype(np.float32),
+        brain=brain.astype(np.float32),
+        gain=gain,
+        structures=structures,
+        tissues=tissues,
+        tissue_probabilities=shares,
+        parcellations={"DK": _parcellate(native, outputs, structures)},
+        frame_from_scan=fitted,
+        intracranial_volume=float((mask_probability[:, 1] > 0.5).sum()) * voxel,
+        networks={"innerproduct": _learned_network(outputs)},
+        quality={"model_realignment_mm": moved, "model_mask_certainty": certainty(mask_probability[:, 0])},
+    )
+
+
+def _segment(
+    native: NativeGrid, probability: torch.Tensor, mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.int16], NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+    """Structures, tissues and tissue probabilities within the mask; what is no structure there is CSF."""
+    numbers = torch.tensor([0, *frame.STRUCTURES])
+    tissue_of = {row.index: row.mapping for row in LabelTable.load("aseg").rows}
+    belongs = torch.zeros(3, len(numbers))
+    for channel, number in enumerate(numbers.tolist()):
+        belongs[tissue_of.get(number, _TISSUES["CSF"]) - 1, channel] = 1
+    structures = np.zeros(mask.shape, dtype=np.int16)
+    tissues = np.zeros(mask.shape, dtype=np.uint8)
+    shares = {name: np.zeros(mask.shape, dtype=np.float32) for name in _TISSUES}
+    for piece, voxels in inside(mask):
+        values = native.read(probability, voxels)
+        winner = values.argmax(0).cpu()
+        structures.flat[piece] = numbers[winner].numpy()
+        tissues.flat[piece] = belongs[:, winner].argmax(0).numpy() + 1
+        parts = belongs.to(values) @ values
+        parts = (parts / parts.sum(0).clamp(min=1e-6)).cpu().numpy()
+        for name, value in _TISSUES.items():
+            shares[name].flat[piece] = parts[value - 1]
+    return structures, tissues, shares
+
+
+def _parcellate(native: NativeGrid, outputs: Outputs, structures: NDArray[np.int16]) -> NDArray[np.int32]:
+    """Region of every grey matter voxel: the likeliest cortical region of its side, or the structure itself."""
+    numbers = np.array(region_numbers())
+    parcels = np.where(np.isin(structures, numbers[68:]), structures, 0).astype(np.int32)
+    for side, cortex in enumerate((3, 42)):
+        channels = slice(34 * side, 34 * (side + 1))
+        for piece, voxels in inside(structures == cortex):
+            winner = native.read(outputs.regions[:, channels], voxels).argmax(0).cpu().numpy()
+            parcels.flat[piece] = numbers[channels][winner]
+    return parcels
+
+
+def _learned_network(outputs: Outputs) -> Network:
+    table = LabelTable.load("DK")
+    names = {row.index: row.name for row in table.rows}
+    numbers = region_numbers()
+    return Network(numbers, tuple(names[n] for n in numbers), outputs.network[0].cpu().numpy())
+
+
+def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected part with its holes filled."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return ndimage.binary_fill_holes(labels == sizes.argmax())
+
+
+def certainty(probability: torch.Tensor) -> float:
+    """Mean distance of the mask's probabilities from a coin toss over its undecided shell, 0..1."""
+    shell = probability[(probability > 0.05) & (probability < 0.95)]
+    return float((2 * shell - 1).abs().mean()) if shell.numel() else 1.0
+
+
+def _check_found(scan: Scan, frame_from_scan: NDArray[np.float64]) -> None:
+    """Refuse a fit that no head can have."""
+    determinant = np.linalg.det(frame_from_scan[:3, :3])
+    if not (math.isfinite(determinant) and 0.2 < determinant < 5.0):
+        raise ScanError(
+            f"No brain was found in {scan.path}.",
+            "Check that it is a head, with a correct orientation in its header.",
+        )

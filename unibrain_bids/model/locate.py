@@ -1,0 +1,135 @@
+"""From a scan of any orientation and field of view to its place in the population frame.
+
+A volume comes with the matrix from its voxel indices to world mm; nothing is reoriented or copied: every grid pulls
+its values through matrices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from unibrain_bids.model import frame
+from unibrain_bids.model.first_look import MULTIPLE, FirstLook
+from unibrain_bids.model.first_look import SPACING as FIRST_SPACING
+from unibrain_bids.model.registration import centroids, closed_form_affine
+from unibrain_bids.model.spatial import downsample, sample, transform_points
+
+# Sub-voxel positions that are averaged when a fine scan is brought to a coarser grid, as the simulator does.
+_SUBVOXEL = ((0.25, 0.25, 0.25), (0.25, -0.25, -0.25), (-0.25, 0.25, -0.25), (-0.25, -0.25, 0.25))
+_SMALLEST_STRUCTURE = 4
+_LARGEST_GRID = 112
+_PERCENTILE = 99.5
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scan as tensors.
+
+    Attributes
+    ----------
+    data
+        (1, 1, X, Y, Z) float32, as stored.
+    affine
+        (4, 4) float64 numpy: voxel index to world mm (RAS).
+    """
+
+    data: Tensor
+    affine: NDArray[np.float64]
+
+    def spacing(self) -> NDArray[np.float64]:
+        """Voxel sizes in mm."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    def world_box(self) -> NDArray[np.float64]:
+        """Lowest and highest world coordinates (2, 3) of the voxel centres."""
+        last = np.array(self.data.shape[2:]) - 1
+        corners = np.stack(np.meshgrid(*[(0, n) for n in last], indexing="ij"), -1).reshape(-1, 3)
+        world = corners @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return np.stack([world.min(0), world.max(0)])
+
+
+def coarse(volume: Volume, spacing: float) -> Volume:
+    """Block averages to voxels not larger than `spacing`, with the affine that belongs to them."""
+    factors = np.maximum(np.floor(spacing / volume.spacing() + 1e-3), 1).astype(int)
+    affine = volume.affine @ np.diag([*factors, 1.0])
+    affine[:3, 3] = volume.affine[:3, 3] + volume.affine[:3, :3] @ ((factors - 1) / 2)
+    x, y, z = (int(f) for f in factors)
+    return Volume(downsample(volume.data, (x, y, z)), affine)
+
+
+def pull(volume: Volume, world_from_grid: NDArray[np.float64], points: Tensor) -> Tensor:
+    """Trilinear values (1, 1, A, B, C) at grid points (A, B, C, 3), zeros outside the scan."""
+    matrix = torch.from_numpy(np.linalg.inv(volume.affine) @ world_from_grid).float().to(points.device)
+    return sample(volume.data, transform_points(matrix[None], points))
+
+
+def pull_averaged(volume: Volume, world_from_grid: NDArray[np.float64], points: Tensor, spacing: float) -> Tensor:
+    """As `pull`, averaged over four sub-voxel positions of a grid with that spacing in mm: no aliasing."""
+    offsets = spacing * torch.tensor(_SUBVOXEL, device=points.device)
+    return torch.stack([pull(volume, world_from_grid, points + offset) for offset in offsets]).mean(0)
+
+
+def scale_to_unit(image: Tensor) -> Tensor:
+    """Divide by a high percentile of the voxels above zero and clip to 0..1 (as in training)."""
+    positive = image[image > 0]
+    if positive.numel() < 100:
+        return image.clamp(0, 1)
+    step = max(positive.numel() // 50000, 1)
+    return (image / torch.quantile(positive[::step], _PERCENTILE / 100)).clamp(0, 1)
+
+
+def first_look(network: FirstLook, target: Tensor, volume: Volume, passes: int = 2) -> NDArray[np.float64]:
+    """`frame_from_world` (4, 4) by the closed form on the structures found at 4 mm.
+
+    The first pass looks at the whole field of view along the world's axes; further passes look again along the
+    axes that the pass before has found, where the network is at its best.
+
+    Parameters
+    ----------
+    network
+        The trained first look.
+    target
+        (structures, 3) mean centres in the frame, mm.
+    volume
+        The scan.
+    """
+    volume = coarse(volume, FIRST_SPACING)
+    box = volume.world_box()
+    world_from_grid = np.eye(4)
+    world_from_grid[:3, 3] = box.mean(0)
+    shape = _grid_shape(box[1] - box[0])
+    frame_from_world = np.linalg.inv(world_from_grid)
+    for _ in range(passes):
+        points = frame.points(shape, FIRST_SPACING, volume.data.device)
+        image = scale_to_unit(pull(volume, world_from_grid, points))
+        probability = functional.softmax(network(image).float(), dim=1)
+        centre, size = centroids(probability, points)
+        fit = closed_form_affine(centre, size, target, smallest=_SMALLEST_STRUCTURE)
+        frame_from_world = fit[0].double().cpu().numpy() @ np.linalg.inv(world_from_grid)
+        world_from_grid = np.linalg.inv(rigid_part(frame_from_world))
+        shape = _grid_shape(np.full(3, 240.0))
+    return frame_from_world
+
+
+def rigid_part(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Nearest rotation, with the shift that keeps the inverse image of the origin where it was."""
+    u, _, vt = np.linalg.svd(matrix[:3, :3])
+    rotation = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
+    origin = np.linalg.inv(matrix)[:3, 3]
+    rigid = np.eye(4)
+    rigid[:3, :3] = rotation
+    rigid[:3, 3] = -rotation @ origin
+    return rigid
+
+
+def _grid_shape(extent: NDArray[np.float64]) -> tuple[int, int, int]:
+    """Grid sizes at 4 mm that hold the extent (mm), multiples of what the network needs."""
+    voxels = np.ceil(extent / FIRST_SPACING / MULTIPLE) * MULTIPLE
+    x, y, z = (int(v) for v in np.clip(voxels, 48, _LARGEST_GRID))
+    return x, y, z

@@ -1,0 +1,57 @@
+"""The region network (UniBrain's f_o): one embedding a region, their inner products as edges."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_EPSILON = 1e-6
+
+
+class RegionNetwork(nn.Module):
+    """Features pooled over soft regions, a shared MLP, l2-normalised embeddings H, and C = H H^T without negatives.
+
+    Parameters
+    ----------
+    width
+        Channels of the features that are pooled.
+    outputs
+        Width of an embedding.
+    hidden
+        Width of the MLP's two hidden layers.
+    """
+
+    def __init__(self, width: int, outputs: int, hidden: int = 256) -> None:
+        super().__init__()
+        described = 2 * (width + 1) + 1
+        self.normalise = nn.LayerNorm(described)
+        self.mlp = nn.Sequential(
+            nn.Linear(described, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
+        )
+
+    def forward(self, regions: Tensor, features: Tensor, normalised: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings H (batch, R, outputs) and network C (batch, R, R) with values 0..1 and a diagonal of ones.
+
+        Parameters
+        ----------
+        regions
+            (batch, R, X, Y, Z) soft region masks.
+        features
+            (batch, width, X, Y, Z).
+        normalised
+            (batch, 1, X, Y, Z) normalised brain.
+        """
+        embedding = functional.normalize(self.mlp(self.normalise(describe(regions, features, normalised))), dim=-1)
+        return embedding, torch.relu(embedding @ embedding.transpose(1, 2))
+
+
+def describe(regions: Tensor, features: Tensor, normalised: Tensor) -> Tensor:
+    """Mean and standard deviation of every feature in every region, and its log volume: (batch, R, described)."""
+    values = torch.cat([features.float(), normalised.float()], dim=1).flatten(2).transpose(1, 2)
+    weight = regions.float().flatten(2)
+    volume = weight.sum(2, keepdim=True)
+    mean = weight @ values / (volume + _EPSILON)
+    square = weight @ values.square() / (volume + _EPSILON)
+    spread = (square - mean.square()).clamp(min=_EPSILON).sqrt()
+    return torch.cat([mean, spread, torch.log1p(volume)], dim=2)

@@ -1,0 +1,35 @@
+"""Structures: the network's residual on the soft atlas that it was aligned with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unibrain_bids.model import frame
+
+_PRIOR_FLOOR = 1e-4
+
+
+def log_prior(probability: Tensor) -> Tensor:
+    """Logarithm of the soft atlas with a floor, so that the network can say what the atlas has not seen."""
+    return torch.log((probability + _PRIOR_FLOOR) / (1 + probability.shape[1] * _PRIOR_FLOOR))
+
+
+def group_prior(probability: Tensor) -> Tensor:
+    """The soft atlas (batch, 1 + structures, ...) summed into the few channels that the backbone sees."""
+    return torch.cat([probability[:, group].sum(1, keepdim=True) for group in frame.prior_groups()], dim=1)
+
+
+class SegmentationHead(nn.Module):
+    """Logits = log prior + residual; the residual is zero at the start, so training begins at the atlas."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.residual = nn.Conv3d(width, len(frame.STRUCTURES) + 1, 1)
+        nn.init.zeros_(self.residual.weight)
+        assert self.residual.bias is not None
+        nn.init.zeros_(self.residual.bias)
+
+    def forward(self, full: Tensor, prior: Tensor) -> Tensor:
+        """Logits (batch, 1 + structures, X, Y, Z) from features and the log prior."""
+        return self.residual(full) + prior
