@@ -12,9 +12,10 @@ from unibrain_bids.errors import ResourceError
 from unibrain_bids.labels import LabelTable
 
 TABLES = ("aseg", "tissue", "DK")
-LABELMAPS = Path("/work/shared/data/labelmaps/labels.tsv")
-DK_ATLAS = Path("/work/shared/data/atlas/tpl-MNI152NLin6Asym_res-1_atlas-DK_dseg.nii.gz")
-MUSE = Path("/work/shared/data/muse/labels.tsv")
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+LABELMAPS = SHARED / "labelmaps/labels.tsv"
+DK_ATLAS = SHARED / "atlas/tpl-MNI152NLin6Asym_res-1_atlas-DK_dseg.nii.gz"
+MUSE = SHARED / "muse/labels.tsv"
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -73,6 +74,7 @@ def test_aseg_and_dk_agree_where_they_share_labels() -> None:
     assert all(aseg[index] == dk[index] for index in shared)
 
 
+@pytest.mark.data
 @pytest.mark.skipif(not LABELMAPS.exists(), reason="needs the shared label maps")
 def test_aseg_covers_the_targets_of_the_training_label_maps() -> None:
     with LABELMAPS.open(newline="") as stream:
@@ -80,6 +82,7 @@ def test_aseg_covers_the_targets_of_the_training_label_maps() -> None:
     assert set(LabelTable.load("aseg").indices) == {int(row["target"]) for row in rows} - {0}
 
 
+@pytest.mark.data
 @pytest.mark.skipif(not MUSE.exists(), reason="needs the shared MUSE table")
 def test_tissues_agree_with_the_evaluation_labels() -> None:
     aseg = LabelTable.load("aseg")
@@ -90,6 +93,7 @@ def test_tissues_agree_with_the_evaluation_labels() -> None:
         assert aseg[int(row["aseg"])].tissue == row["tissue"], row
 
 
+@pytest.mark.data
 @pytest.mark.skipif(not DK_ATLAS.exists(), reason="needs the shared DK atlas")
 def test_dk_regions_occur_in_the_atlas_image() -> None:
     import nibabel as nib

@@ -133,6 +133,8 @@ def test_quality_measures_of_a_known_head(head: dict[str, np.ndarray]) -> None:
     gain = np.broadcast_to(np.linspace(0.8, 1.25, 64), (64, 64, 64))
     measures = quality_measures(**head, gain=gain)
     assert list(measures) == list(MEASURES)
+    white = head["image"][head["tissues"] == 2].astype(np.float64)
+    assert_allclose(measures["snr_wm"], np.median(white) / white.std(ddof=1), rtol=1e-9)
     assert_allclose(measures["snr_wm"], 110 / 4, rtol=0.05)
     assert_allclose(measures["snr_gm"], 80 / 6, rtol=0.05)
     assert_allclose(measures["snr_csf"], 30 / 2, rtol=0.05)
