@@ -43,14 +43,23 @@ SEGMENTATION = (
     Measure("tissue_dice_CSF", "CSF", 3, "ventricles and sulci inside the *solid* mask."),
 )
 UNIFORMITY = (
-    Measure("cjv_input", "CJV before", 3, "joint variation (sd GM + sd WM) / |mean WM - mean GM| in the scan."),
+    Measure(
+        "cjv_input",
+        "CJV before",
+        3,
+        "joint variation of the scan: sd of GM plus sd of WM, over the distance of their means.",
+    ),
     Measure("cjv_output", "CJV after", 3, "the same after bias correction; lower is better."),
     Measure("wm_cv_input", "WM CV before", 3, "standard deviation over mean in the true white matter of the scan."),
     Measure("wm_cv_output", "WM CV after", 3, "the same after bias correction; lower is better."),
 )
 SIMULATED = (
-    Measure("bias_ssim", "bias SSIM", 3, "estimated against true bias field in the *solid* mask, up to a factor."),
-    Measure("bias_ssim_flat", "flat field", 3, "SSIM that no correction at all would get: what there was to win."),
+    Measure(
+        "bias_ssim", "bias SSIM", 3, "estimated against true bias field in the *solid* mask; range: 0 to its maximum."
+    ),
+    Measure("bias_ssim_flat", "flat field", 3, "the same that no correction at all would get: what there was to win."),
+    Measure("bias_ssim_stretched", "bias SSIM, stretched", 3, "range: the 1st to 99th percentile of the true field."),
+    Measure("bias_ssim_stretched_flat", "flat field, stretched", 3, "that no correction at all would get."),
     Measure("bias_psnr", "bias PSNR (dB)", 1, "of the same fields; peak: the largest true value in the mask."),
     Measure("bias_correlation", "log-bias r", 3, "correlation of the logarithms of both fields in the mask."),
     Measure("reconstruction_ssim", "reconstruction SSIM", 3, "stripped, normalised brain against the true one."),
@@ -65,6 +74,8 @@ SECTIONS: Mapping[str, tuple[Measure, ...]] = {
     "Bias field and reconstruction": SIMULATED,
     "Time": TIME,
 }
+
+_SMALLEST = 1e-6  # guards divisions and logarithms of a gain that should never come near it
 
 
 @dataclass(frozen=True)
@@ -144,18 +155,21 @@ def _uniformity_measures(head: LabelledHead, preproc: NDArray) -> dict[str, floa
 
 
 def _bias_measures(bias: NDArray, gain: NDArray, solid: NDArray[np.bool_]) -> dict[str, float]:
-    estimate = np.where(solid, 1 / np.maximum(gain, 1e-6), 0)
-    flat = metrics.scaled_to(bias, solid.astype(np.float64), solid)
-    estimate = metrics.scaled_to(bias, estimate, solid)
+    """Compare the fields up to a factor; a smooth field is mostly its mean, so its variation is looked at apart."""
+    estimate = metrics.scaled_to(bias, 1 / np.maximum(gain, _SMALLEST), solid)
+    flat = metrics.scaled_to(bias, np.ones_like(bias), solid)
     peak = float(bias[solid].max())
-    return {
-        "bias_ssim": metrics.ssim(bias, estimate, solid, data_range=peak),
-        "bias_ssim_flat": metrics.ssim(bias, flat, solid, data_range=peak),
+    low, high = np.percentile(bias[solid], [1, 99])
+    values = {
         "bias_psnr": metrics.psnr(bias, estimate, solid, data_range=peak),
         "bias_correlation": metrics.normalised_cross_correlation(
-            np.log(bias[solid]), np.log(np.maximum(estimate[solid], 1e-6))
+            np.log(bias[solid]), np.log(np.maximum(estimate[solid], _SMALLEST))
         ),
     }
+    for suffix, field in (("", estimate), ("_flat", flat)):
+        values[f"bias_ssim{suffix}"] = metrics.ssim(bias, field, solid, data_range=peak)
+        values[f"bias_ssim_stretched{suffix}"] = metrics.ssim(bias - low, field - low, solid, data_range=high - low)
+    return values
 
 
 def _reconstruction_measures(clean: NDArray, brain: NDArray, solid: NDArray[np.bool_]) -> dict[str, float]:

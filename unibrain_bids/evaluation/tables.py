@@ -59,7 +59,7 @@ def write_tsv(evaluation: Evaluation, folder: Path) -> list[Path]:
 def markdown(evaluations: Sequence[Evaluation], facts: Mapping[str, str]) -> str:
     """Return the document: facts of the run, definitions, and the tables of every source."""
     parts = ["# Accuracy", PREAMBLE, "\n".join(f"* {name}: {value}" for name, value in facts.items())]
-    parts += ["## Measures", _definitions(evaluations)]
+    parts += ["## Means", _overview(evaluations)]
     for evaluation in evaluations:
         parts += _source_sections(evaluation)
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
@@ -169,9 +169,19 @@ def _source_sections(evaluation: Evaluation) -> list[str]:
     return parts
 
 
-def _definitions(evaluations: Sequence[Evaluation]) -> str:
-    present = {measure.key for evaluation in evaluations for measure in _present(evaluation, _all_measures())}
-    return "\n".join(f"* **{m.title}**: {m.definition}" for m in _all_measures() if m.key in present)
+def _overview(evaluations: Sequence[Evaluation]) -> str:
+    """Return a table of every measure: its mean over the heads of each source, and its definition."""
+    sources = [f"{evaluation.source} ({len(evaluation.scores)} heads)" for evaluation in evaluations]
+    lines = ["| " + " | ".join(["measure", *sources, "definition"]) + " |", "|" + "---|" * (len(sources) + 2)]
+    for measure in _all_measures():
+        means = [
+            mean_of_known(scores.measures.values.get(measure.key, np.nan) for scores in evaluation.scores)
+            for evaluation in evaluations
+        ]
+        if not all(np.isnan(means)):
+            cells = [_cell(mean, measure.decimals) for mean in means]
+            lines.append("| " + " | ".join([measure.title, *cells, measure.definition]) + " |")
+    return "\n".join(lines)
 
 
 def _head_table(evaluation: Evaluation, measures: Sequence[Measure], *, means_only: bool = False) -> str:
