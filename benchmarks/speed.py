@@ -139,8 +139,8 @@ def document(facts: dict[str, str], costs: list[Cost], help_seconds: float, peer
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
     return (
         "# Performance\n\n"
-        "Measured by `benchmarks/speed.py`; this file is generated, do not edit it. One head of 256 x 256 x 256 voxels\n"
-        "of 1 mm; a cold start is a new process that reads scan and weights (files may be in the system's cache).\n\n"
+        "Measured by `benchmarks/speed.py`; this file is generated, do not edit it. One head of 256^3 voxels of\n"
+        "1 mm; a cold start is a new process that reads scan and weights (files may be in the system's cache).\n\n"
         + "\n".join(f"* {name}: {value}" for name, value in facts.items())
         + f"\n\n| what | measured |\n|---|---|\n{table}\n"
     )

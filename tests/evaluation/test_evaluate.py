@@ -18,9 +18,15 @@ from unibrain_bids.evaluation.registration import Peer, TemplateTruth, score_aff
 from unibrain_bids.inference import Prediction
 
 PERFECT = (
-    "mask_dice", "structure_dice", "structure_dice_merged", "tissue_dice", "bias_ssim", "bias_ssim_stretched", "bias_correlation",
+    "mask_dice",
+    "structure_dice",
+    "structure_dice_merged",
+    "tissue_dice",
+    "bias_ssim",
+    "bias_ssim_stretched",
+    "bias_correlation",
     "reconstruction_ssim",
-)  # fmt: skip
+)
 
 
 def test_the_truth_scores_perfectly(head: LabelledHead, exact: Prediction) -> None:
