@@ -11,9 +11,9 @@ from unibrain_bids import errors
 from unibrain_bids.errors import ExitCode, UnibrainError
 from unibrain_bids.workflows.names import split_name
 
-_NODE = re.compile(r"^Node: (\S+)$", re.MULTILINE)
+_NODE = re.compile(r"^Node: (\S+)$", re.M)
 # The last line of a traceback, "package.module.Class: message"; Nipype indents the traceback of a node by a tab.
-_RAISED = re.compile(r"^\t?(?:[\w.]+\.)?(?P<name>[A-Za-z_]\w*): (?P<message>\S.*)$", re.MULTILINE)
+_RAISED = re.compile(r"^\t?(?:[\w.]+\.)?(?P<name>\w+(?:Error|Exception|Interrupt|Exit))(?:: (?P<message>.*))?$", re.M)
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,13 @@ def common_exit_code(failures: Iterable[Failure]) -> ExitCode:
 
 def _reason(text: str) -> tuple[str, ExitCode]:
     """Find the error that was raised at the bottom of the traceback."""
-    raised = [match for match in _RAISED.finditer(text) if _is_exception(match["name"])]
+    raised = list(_RAISED.finditer(text))
     if not raised:
         return "unknown; the crash file may tell.", ExitCode.SCANS_FAILED
-    name, message = raised[-1]["name"], raised[-1]["message"]
+    name, message = raised[-1]["name"], raised[-1]["message"] or "no message"
+    if name.endswith(("MemoryError", "OutOfMemoryError")):
+        return f"out of memory ({message}). Use fewer --nprocs or --device cpu.", ExitCode.SCANS_FAILED
     known = getattr(errors, name, None)
     if isinstance(known, type) and issubclass(known, UnibrainError):
         return message, known.exit_code
     return f"unexpected {name}: {message}", ExitCode.SCANS_FAILED
-
-
-def _is_exception(name: str) -> bool:
-    return name.endswith(("Error", "Exception", "Interrupt", "Exit"))

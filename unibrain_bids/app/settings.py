@@ -151,7 +151,10 @@ class _Judge:
 
     def finish(self) -> None:
         if self.problems:
-            raise UsageError("\n  ".join(self.problems), "\n  See unibrain-bids --help.")
+            several = len(self.problems) > 1
+            listed = "".join(f"\n  {problem}" for problem in self.problems) + "\n"
+            message = f"{len(self.problems)} problems with the options:{listed}" if several else self.problems[0]
+            raise UsageError(message, "See unibrain-bids --help.")
 
 
 def _check_level(level: str | None, judge: _Judge) -> None:

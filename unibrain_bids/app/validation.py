@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from unibrain_bids.bids.atomic import write_text
+from unibrain_bids.bids.atomic import write_json
 
 VALIDATOR = "bids-validator-deno"
 
@@ -31,7 +31,7 @@ def validate(bids_dir: Path, log_dir: Path) -> None:
         logger.warning("%s could not run on %s (%s)", VALIDATOR, bids_dir, error)
         return
     details = log_dir / "bids-validator.json"
-    write_text(details, output)
+    write_json(details, {"issues": issues})  # and not the summary, which repeats age and sex of the participants
     errors = Counter(issue["code"] for issue in issues if issue["severity"] == "error")
     if errors:
         codes = ", ".join(f"{code} ({count})" for code, count in sorted(errors.items()))

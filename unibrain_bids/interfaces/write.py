@@ -18,7 +18,6 @@ from unibrain_bids.bids.publish import Fingerprint, publish, staging
 from unibrain_bids.bids.sidecars import make_sidecars
 from unibrain_bids.errors import OutputError
 from unibrain_bids.imaging.compression import gzip_writer
-from unibrain_bids.imaging.regions import COLUMNS
 
 _Files = traits.Dict(traits.Str, traits.Str)
 
@@ -81,8 +80,6 @@ def stage(
     sidecars = make_sidecars(outputs)
     staged = {}
     for role, content in sidecars.items():
-        if outputs[role].kind == "regions":
-            content |= COLUMNS
         sidecar = outputs[role].sidecar
         if sidecar is not None:
             write_json(folder / sidecar.name, content)
@@ -97,7 +94,7 @@ def _put(source: Path, target: Path) -> None:
     """Copy a file; compress it if the target's name asks for it."""
     compress = gzip_writer if target.suffix == ".gz" else nullcontext
     try:
-        with source.open("rb") as stream, target.open("xb") as sink, compress(sink) as packed:
+        with source.open("rb") as stream, target.open("wb") as sink, compress(sink) as packed:
             shutil.copyfileobj(stream, packed, 1 << 20)
     except OSError as error:
         raise OutputError(

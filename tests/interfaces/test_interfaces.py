@@ -1,0 +1,169 @@
+"""Each interface as a Nipype node, on a tiny scan."""
+
+import gzip
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from nipype import Node
+
+from unibrain_bids.bids.derivatives import catalogue, expected_outputs
+from unibrain_bids.bids.inputs import ScanRecord
+from unibrain_bids.bids.publish import Fingerprint, is_complete
+from unibrain_bids.errors import OutputError
+from unibrain_bids.imaging.itk import write_itk_affine
+from unibrain_bids.interfaces.predict import save_prediction
+from unibrain_bids.interfaces.resample import resample_file
+from unibrain_bids.interfaces.tables import RegionTables, SimilarityNetwork
+from unibrain_bids.interfaces.template import Template, template_path
+from unibrain_bids.interfaces.write import WriteDerivatives, stage
+from unibrain_bids.labels import LabelTable
+
+TEMPLATE = "MNI152NLin2009aSym"
+LABELS = LabelTable.load("DK")
+
+
+@pytest.fixture(scope="session")
+def native(prediction, tmp_path_factory):
+    return save_prediction(prediction, tmp_path_factory.mktemp("native"))
+
+
+@pytest.fixture
+def template():
+    affine = nib.affines.from_matvec(np.diag([4.0, 4.0, 4.0]), [-80, -90, -80])
+    return Template(TEMPLATE, (40, 45, 40), affine, np.eye(4))
+
+
+def run(interface, folder, name="node"):
+    return Node(interface, name=name, base_dir=str(folder)).run().outputs
+
+
+def test_predicted_images_keep_grid_and_values(prediction, native):
+    for role in ("mask", "preproc", "brain", "structures", "tissues", "probability_WM", "parcels_DK"):
+        image = nib.load(native[role])
+        np.testing.assert_allclose(image.affine, prediction.scan.affine, atol=1e-5)
+        assert image.shape == prediction.mask.shape
+    np.testing.assert_array_equal(nib.load(native["parcels_DK"]).dataobj, prediction.parcellations["DK"])
+    np.testing.assert_allclose(nib.load(native["preproc"]).get_fdata(), prediction.preproc, atol=0.05)
+    np.testing.assert_allclose(
+        nib.load(native["probability_CSF"]).get_fdata(), prediction.tissue_probabilities["CSF"], atol=0.003
+    )
+
+
+def test_learned_network_stands_in_the_order_of_the_label_table(native):
+    table = pd.read_csv(native["network_DK_innerproduct"], sep="\t")
+    assert tuple(table.columns) == LABELS.names
+    expected = np.add.outer(np.array(LABELS.indices), np.array(LABELS.indices))
+    np.testing.assert_allclose(table.to_numpy(), expected)
+
+
+def test_quality_holds_measures_of_image_and_model(native):
+    report = json.loads(Path(native["quality"]).read_text())
+    assert report["model_realignment_mm"] == 0.5
+    assert report["intracranial_volume"] == 1.4e6
+    assert report["inu_range"] == pytest.approx(0)
+    assert report["icvs_gm"] + report["icvs_wm"] + report["icvs_csf"] == pytest.approx(1)
+
+
+def test_region_table(prediction, native, tmp_path):
+    files = run(RegionTables(files=native, atlases=["DK"]), tmp_path).files
+    table = pd.read_csv(files["regions_DK"], sep="\t", na_values="n/a")
+    assert tuple(table["name"]) == LABELS.names
+    inside = prediction.parcellations["DK"] == LABELS.indices[3]
+    assert table["n_voxels"][3] == inside.sum()
+    assert table["intensity_mean"][3] == pytest.approx(prediction.brain[inside].mean(), abs=0.01)
+
+
+def test_similarity_network(native, tmp_path):
+    files = run(SimilarityNetwork(files=native, atlases=["DK"]), tmp_path).files
+    table = pd.read_csv(files["network_DK_kls"], sep="\t", na_values="n/a")
+    assert tuple(table.columns) == LABELS.names
+    assert table.shape == (len(LABELS), len(LABELS))
+
+
+def test_resampling_through_the_world(prediction, native, template, tmp_path):
+    shift = np.eye(4)
+    shift[:3, 3] = [8, -4, 12]
+    for role in ("mask", "structures", "brain"):
+        resample_file(role, native[role], tmp_path / f"{role}.nii", template, shift)
+    mask = nib.load(tmp_path / "mask.nii")
+    assert mask.shape == template.shape
+    assert mask.header["sform_code"] == 4
+    assert set(np.unique(mask.dataobj)) == {0, 1}
+    # The centre of mass of the mask moves by exactly the transform.
+    before = nib.affines.apply_affine(prediction.scan.affine, np.argwhere(prediction.mask).mean(axis=0))
+    after = nib.affines.apply_affine(template.affine, np.argwhere(np.asarray(mask.dataobj)).mean(axis=0))
+    np.testing.assert_allclose(after - before, [8, -4, 12], atol=0.5)
+    assert set(np.unique(nib.load(tmp_path / "structures.nii").dataobj)) == {0, 17}
+    assert nib.load(tmp_path / "brain.nii").get_data_dtype() == np.int16
+
+
+def test_template_is_found_without_a_download():
+    image = nib.load(template_path(TEMPLATE))
+    assert image.shape == (197, 233, 189)
+    np.testing.assert_allclose(nib.affines.voxel_sizes(image.affine), 1)
+
+
+@pytest.fixture
+def computed(native, template, tmp_path):
+    """All inputs of WriteDerivatives."""
+    folder = tmp_path / "computed"
+    folder.mkdir()
+    images = ("preproc", "brain", "mask", "structures", "tissues", "parcels_DK")
+    for role in images:
+        resample_file(role, native[role], folder / f"template_{role}.nii", template, np.eye(4))
+    transforms = ("scan_to_template", "template_to_scan")
+    for role in transforms:
+        write_itk_affine(folder / f"{role}.txt", np.eye(4))
+    return {
+        "native": native,
+        "template": {f"template_{role}": str(folder / f"template_{role}.nii") for role in images}
+        | {role: str(folder / f"{role}.txt") for role in transforms},
+        "regions": run(RegionTables(files=native, atlases=["DK"]), folder, "regions").files,
+        "networks": run(SimilarityNetwork(files=native, atlases=["DK"]), folder, "networks").files,
+    }
+
+
+def test_writing_publishes_exactly_the_catalogue(raw, computed, tmp_path):
+    record = ScanRecord.from_path(raw / "sub-01" / "anat" / "sub-01_T1w.nii.gz", dataset=raw)
+    fingerprint = Fingerprint("a", "b", "c")
+    selection = {"template": TEMPLATE, "atlases": ("DK",), "tasks": ("mask", "preproc", "register", "segment")}
+    selection["tasks"] = (*selection["tasks"], "parcellate", "network")
+    out = tmp_path / "out"
+    published = run(
+        WriteDerivatives(
+            record=record, fingerprint=fingerprint, output_dir=str(out), selection=selection, num_threads=2, **computed
+        ),
+        tmp_path,
+    ).published
+    expected = expected_outputs(record, **selection)
+    assert [Path(path) for path in published] == expected
+    assert is_complete(out, record, fingerprint, expected)
+    found = {path.relative_to(out) for path in (out / "sub-01").rglob("*") if path.is_file()}
+    assert found == set(expected)
+    mask = nib.load(out / "sub-01/anat/sub-01_desc-brain_mask.nii.gz")
+    np.testing.assert_array_equal(mask.dataobj, nib.load(computed["native"]["mask"]).dataobj)
+
+
+def test_same_input_gives_the_same_bytes(raw, native, tmp_path):
+    record = ScanRecord.from_path(raw / "sub-01" / "anat" / "sub-01_T1w.nii.gz", dataset=raw)
+    outputs = catalogue(record, template=None, tasks=("mask", "segment"))
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, threads in zip(folders, (1, 4), strict=True):
+        folder.mkdir()
+        stage(native, outputs, folder, num_threads=threads)
+    one, two = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
+    assert one == two
+    image = one["sub-01_desc-brain_mask.nii.gz"]
+    assert gzip.decompress(image) == Path(native["mask"]).read_bytes()
+
+
+def test_full_disk_is_explained(raw, native, tmp_path):
+    record = ScanRecord.from_path(raw / "sub-01" / "anat" / "sub-01_T1w.nii.gz", dataset=raw)
+    outputs = catalogue(record, template=None, tasks=("mask",))
+    (tmp_path / outputs["mask"].name).symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="No space left on device"):
+        stage(native, outputs, tmp_path)

@@ -1,0 +1,74 @@
+"""Which nodes a scan gets, and how they are wired."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["NO_ET"] = "1"
+
+from unibrain_bids.bids.inputs import ScanRecord
+from unibrain_bids.bids.publish import Fingerprint
+from unibrain_bids.workflows.names import LAST_NODE, scan_name, split_name
+from unibrain_bids.workflows.participant import init_participant_wf
+from unibrain_bids.workflows.processing import TASKS, Processing
+from unibrain_bids.workflows.scan import init_scan_wf
+
+FINGERPRINT = Fingerprint("a", "b", "c")
+RAW, OUT = Path("/data/raw"), Path("/data/out")
+
+
+def record(name="sub-01/anat/sub-01_T1w.nii.gz"):
+    return ScanRecord.from_path(RAW / name, dataset=RAW)
+
+
+def nodes(workflow):
+    return {node.name for node in workflow._graph.nodes()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"predict", "resample", "regions", "similarity", LAST_NODE}),
+        ({"template": None}, {"predict", "regions", "similarity", LAST_NODE}),
+        ({"tasks": ("mask",)}, {"predict", LAST_NODE}),
+        ({"tasks": ("mask", "register")}, {"predict", "resample", LAST_NODE}),
+        ({"tasks": ("parcellate",)}, {"predict", "regions", LAST_NODE}),
+        ({"tasks": ("network",)}, {"predict", "similarity", LAST_NODE}),
+    ],
+)
+def test_only_what_was_asked_for(changes, expected):
+    workflow = init_scan_wf(Processing(RAW, OUT, **changes), record(), fingerprint=FINGERPRINT)
+    assert nodes(workflow) == expected
+
+
+def test_only_images_that_will_be_published_are_resampled():
+    processing = Processing(RAW, OUT, tasks=("mask", "register"))
+    workflow = init_scan_wf(processing, record(), fingerprint=FINGERPRINT)
+    assert workflow.get_node("resample").inputs.roles == ["mask"]
+
+
+def test_settings_reach_the_nodes():
+    processing = Processing(RAW, OUT, smoothness=2.5, device="cuda:1", omp_nthreads=3, random_seed=7)
+    predict = init_scan_wf(processing, record(), fingerprint=FINGERPRINT).get_node("predict")
+    assert predict.inputs.in_file == str(record().path)
+    assert (predict.inputs.smoothness, predict.inputs.device, predict.inputs.random_seed) == (2.5, "cuda:1", 7)
+    assert predict.n_procs == predict.inputs.num_threads == 3
+    assert predict.is_gpu_node()
+
+
+def test_one_workflow_per_scan(tmp_path):
+    names = ["sub-01/ses-a+b/anat/sub-01_ses-a+b_run-1_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii"]
+    scans = {record(name): FINGERPRINT for name in names}
+    workflow = init_participant_wf(Processing(RAW, OUT), scans, work_dir=tmp_path)
+    inner = workflow.list_node_names()
+    assert len(inner) == 10
+    found = {split_name(f"{workflow.name}.{name}") for name in inner if name.endswith("predict")}
+    assert found == {(scan_name(scan), "predict") for scan in scans}
+
+
+def test_device_and_threads_do_not_change_what_the_results_depend_on():
+    one, other = Processing(RAW, OUT), Processing(RAW, OUT, device="cpu", omp_nthreads=8)
+    assert one.effective == other.effective
+    assert one.effective != Processing(RAW, OUT, smoothness=1.0).effective
+    assert one.effective["tasks"] == list(TASKS)
