@@ -177,6 +177,7 @@ def main() -> None:
     # Children inherit the affinity, so nothing can borrow the rest of a larger machine.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("OMP_NUM_THREADS", None)  # the app chooses its threads itself, as it does for its users
     environment["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(options.cores)
     command = shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]])
     facts = {"Command": f"`{command}`", "Head": f"{options.head.name}, resampled", **machine()}
