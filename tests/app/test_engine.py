@@ -11,7 +11,7 @@ os.environ["NO_ET"] = "1"
 from nipype.pipeline.plugins import LinearPlugin
 from nipype.pipeline.plugins.slurm import SLURMPlugin
 
-from unibrain_bids.app.engine import MAX_THREADS, choose_plugin, free_memory_gb, share_threads
+from unibrain_bids.app.engine import MAX_THREADS, batches, choose_plugin, free_memory_gb, share_threads
 from unibrain_bids.app.settings import Settings
 from unibrain_bids.errors import UsageError
 from unibrain_bids.workflows.multiproc import SafeMultiProcPlugin
@@ -48,6 +48,12 @@ def test_several_at_a_time():
     chosen = plugin(8, mem_gb=12.5)
     assert isinstance(chosen, SafeMultiProcPlugin)
     assert (chosen.processors, chosen.memory_gb) == (4, 12.5)
+
+
+def test_linear_goes_scan_by_scan():
+    scans = {"a": 1, "b": 2}
+    assert list(batches(scans, plugin(1))) == [{"a": 1}, {"b": 2}]
+    assert list(batches(scans, plugin(8))) == [scans]
 
 
 def test_plugin_file(tmp_path):

@@ -148,6 +148,17 @@ def test_writing_publishes_exactly_the_catalogue(raw, computed, tmp_path):
     np.testing.assert_array_equal(mask.dataobj, nib.load(computed["native"]["mask"]).dataobj)
 
 
+def test_only_what_was_asked_for_is_published(raw, native, tmp_path):
+    record = ScanRecord.from_path(raw / "sub-01" / "anat" / "sub-01_T1w.nii.gz", dataset=raw)
+    selection = {"template": None, "atlases": ("DK",), "tasks": ("mask",)}
+    writer = WriteDerivatives(
+        record=record, fingerprint=Fingerprint("a", "b", "c"), output_dir=str(tmp_path), selection=selection
+    )
+    writer.inputs.native = native
+    names = {Path(path).name for path in run(writer, tmp_path / "work").published}
+    assert names == {"sub-01_desc-brain_mask.nii.gz", "sub-01_desc-brain_mask.json", "sub-01_desc-qc_T1w.json"}
+
+
 def test_same_input_gives_the_same_bytes(raw, native, tmp_path):
     record = ScanRecord.from_path(raw / "sub-01" / "anat" / "sub-01_T1w.nii.gz", dataset=raw)
     outputs = catalogue(record, template=None, tasks=("mask", "segment"))

@@ -74,6 +74,15 @@ def test_workers_that_are_killed_one_after_the_other(make_workflow, statuses):
 
 
 @pytest.mark.slow
+def test_what_has_begun_goes_first(make_workflow):
+    ended = []
+    plugin_args = {"n_procs": 1, "status_callback": lambda node, status: ended.append(node.name)}
+    make_workflow().run(SafeMultiProcPlugin(plugin_args=plugin_args))
+    order = list(dict.fromkeys(ended))
+    assert all(order.index(f"second{index}") == order.index(f"first{index}") + 1 for index in range(4))
+
+
+@pytest.mark.slow
 def test_node_that_needs_more_memory_than_there_is_runs_all_the_same(make_workflow, statuses):
     run(make_workflow(first_mem_gb=100), statuses, n_procs=2, memory_gb=1)
     assert len(statuses["end"]) == 8

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unibrain_bids.app.settings import Settings
 from unibrain_bids.errors import UsageError
 
 if TYPE_CHECKING:
     from nipype import Workflow
+
+Scan = TypeVar("Scan")
+T = TypeVar("T")
 
 MAX_THREADS = 8  # more do not make one scan faster
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -71,6 +75,18 @@ def choose_plugin(settings: Settings, n_scans: int, **extra: Any) -> Any:
         remedy = f"There are: {', '.join(usable)} (those with Graph in their name return before the work is done)."
         raise UsageError(f"{settings.plugin_file}: the plugin {name} cannot be used.", remedy)
     return plugin(plugin_args={**asked, "status_callback": extra["status_callback"]})
+
+
+def batches(scans: Mapping[Scan, T], plugin: Any) -> Iterator[dict[Scan, T]]:
+    """Yield the scans in the portions that make one workflow each.
+
+    Nipype's Linear plugin goes through a workflow step by step, not scan by scan: the first scan would be done when all
+    are, and the intermediate files of all would pile up. So it gets one scan at a time.
+    """
+    if type(plugin).__name__ == "LinearPlugin":
+        yield from ({scan: value} for scan, value in scans.items())
+    else:
+        yield dict(scans)
 
 
 def free_memory_gb() -> float:

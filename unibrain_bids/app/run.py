@@ -8,13 +8,13 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from unibrain_bids.app.engine import choose_plugin, configure, share_threads
+from unibrain_bids.app.engine import batches, choose_plugin, configure, share_threads
 from unibrain_bids.app.failures import Failure, common_exit_code, read_crashes
 from unibrain_bids.app.plan import Plan, describe, is_done, make_plan
 from unibrain_bids.app.progress import Progress
@@ -82,18 +82,27 @@ def _execute(settings: Settings, plan: Plan, log_dir: Path) -> list[Failure]:
 
     settings = share_threads(settings, len(plan.todo))
     trouble = "it was not started"
-    with _work_dir(settings.work_dir) as work_dir, _terminable():
+    with _work_dir(settings.work_dir) as work_dir, _interruptible() as check:
         done = {scan_name(record): work_dir / ROOT / workflow_name(record) for record in plan.todo}
         progress = Progress(len(plan.todo), on_done=lambda name: shutil.rmtree(done[name], ignore_errors=True))
-        workflow = init_participant_wf(settings.processing, plan.todo, work_dir=work_dir)
-        configure(workflow, settings, log_dir)
+
+        def follow(node: Any, status: str) -> None:
+            check()
+            progress(node, status)
+
         start = {"log_file": log_dir / "unibrain-bids.log", "verbosity": settings.verbosity}
-        plugin = choose_plugin(settings, len(plan.todo), status_callback=progress, **start)
+        plugin = choose_plugin(settings, len(plan.todo), status_callback=follow, **start)
         try:
-            workflow.run(plugin)
-        except Exception as error:  # the first of the nodes' errors; the crash files hold them all
-            logger.debug("The workflow ended with an error", exc_info=True)
-            trouble = f"the workflow ended early ({error})"
+            for scans in batches(plan.todo, plugin):
+                workflow = init_participant_wf(settings.processing, scans, work_dir=work_dir)
+                configure(workflow, settings, log_dir)
+                try:
+                    workflow.run(plugin)
+                except Exception as error:  # the first of the nodes' errors; the crash files hold them all
+                    logger.debug("The workflow ended with an error", exc_info=True)
+                    trouble = f"the workflow ended early ({error})"
+                    if settings.stop_on_first_crash:
+                        break
         finally:
             progress.close()
     return list(_failures(settings, plan, log_dir, otherwise=trouble))
@@ -135,14 +144,25 @@ def _work_dir(chosen: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM, with which schedulers and containers end a program, interrupt as Ctrl-C does."""
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM, with which schedulers and containers end a program, interrupt as Ctrl-C does.
 
-    def interrupt(*_: object) -> NoReturn:
+    Yields a function that raises `KeyboardInterrupt` again once it has been raised: within a node, Nipype takes it for
+    the node's own failure and would go on with the next one.
+    """
+    received = []
+
+    def interrupt(number: int, _: object) -> NoReturn:
+        received.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def check() -> None:
+        if received:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield check
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

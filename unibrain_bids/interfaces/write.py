@@ -19,7 +19,7 @@ from unibrain_bids.bids.sidecars import make_sidecars
 from unibrain_bids.errors import OutputError
 from unibrain_bids.imaging.compression import gzip_writer
 
-_Files = traits.Dict(traits.Str, traits.Str)
+_Files = traits.Dict(traits.Str, traits.Str, usedefault=True)  # empty where the task was not asked for
 
 
 class _WriteInput(BaseInterfaceInputSpec):

@@ -77,6 +77,10 @@ class SafeMultiProcPlugin(MultiProcPlugin):
             )
         return {"result": None, "traceback": format_exception(error), "taskid": taskid}
 
+    def _sort_jobs(self, jobids: Any, scheduler: str = "tsort") -> list[int]:
+        """Let scans that have begun go first; else all would begin before the first one is done."""
+        return sorted(super()._sort_jobs(jobids, scheduler), key=lambda job: not self.procs[job].input_source)
+
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         try:
             return super()._submit_job(node, updatehash=updatehash)
