@@ -40,8 +40,8 @@ demo: $(READY)
 	@$(BIN)/unibrain-bids $(OUT)/bids $(OUT)/out participant
 	@echo "Written to $(OUT)/out:"
 	@(cd $(OUT)/out && find . -type f ! -path './logs/*' | sort)
-	@echo "Look at $(OUT)/out/sub-01: overlay *_seg-aseg_dseg.nii.gz on *_desc-preproc_T1w.nii.gz in any NIfTI viewer;"
-	@echo "*_morph.tsv holds the table of regions. The commands and their messages are in $(OUT)/out/logs."
+	@echo "Where to look, below $(OUT)/out/sub-*: overlay *_seg-aseg_dseg.nii.gz on *_desc-preproc_T1w.nii.gz in any"
+	@echo "NIfTI viewer; *_morph.tsv is the table of regions. What was run, and how it went: $(OUT)/out/logs."
 
 # One thread in each test process: several torch processes on few cores slow each other down badly.
 test: $(READY)

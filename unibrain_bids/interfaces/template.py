@@ -1,4 +1,8 @@
-"""The template: its grid, and where it lies in the model's population frame."""
+"""The template: its grid, and where it lies in the model's population frame.
+
+`python -m unibrain_bids.interfaces.template` registers the templates with the shipped weights and stores the result in
+`resources/templates`; to be run once after new weights.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,15 @@ import json
 import logging
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
+from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.errors import ResourceError
-from unibrain_bids.inference import Model, load_model, predict
+from unibrain_bids.inference import Model, load_model, predict, resource
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +61,8 @@ def load_template(name: str, device: str = "auto") -> Template:
     """
     image = Nifti1Image.from_filename(template_path(name))
     model = load_model(device)
-    known = files("unibrain_bids") / "resources" / "templates" / f"{name}.json"
-    stored = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+    path = _stored(name)
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if stored.get("weights_sha256") == model.sha256:
         matrix = np.array(stored["frame_from_template"])
     else:
@@ -71,6 +75,15 @@ def register_template(name: str, model: Model) -> NDArray[np.float64]:
     """Return `frame_from_template` (4, 4, RAS mm) as the model finds it."""
     logger.info("%s is registered with these weights for the first time", name)
     return predict(template_path(name), model=model).frame_from_scan
+
+
+def store_registration(name: str) -> Path:
+    """Register a template with the shipped weights and write the result where `load_template` looks for it."""
+    model = load_model("cpu")
+    path = _stored(name)
+    content = {"weights_sha256": model.sha256, "frame_from_template": register_template(name, model).tolist()}
+    write_json(path, content)
+    return path
 
 
 def template_path(name: str) -> Path:
@@ -88,3 +101,12 @@ def template_path(name: str) -> Path:
     if not path.is_file():
         raise ResourceError(f"{path}: nilearn's template is missing.", "Reinstall nilearn.")
     return path
+
+
+def _stored(name: str) -> Path:
+    return resource("labels").parent / "templates" / f"{name}.json"
+
+
+if __name__ == "__main__":
+    for template in _NILEARN:
+        print(store_registration(template))

@@ -16,7 +16,8 @@ from unibrain_bids.interfaces.write import WriteDerivatives
 from unibrain_bids.workflows.names import LAST_NODE, workflow_name
 from unibrain_bids.workflows.processing import Processing
 
-PREDICT_GB = 3.5  # peak of one 256^3 head; docs/performance.md
+# What MultiProc reserves in memory: bounds for a head of 256^3 voxels.
+PREDICT_GB = 4.0
 OTHER_GB = 1.0
 
 
