@@ -61,10 +61,7 @@ class RunRecord:
     def close(self) -> None:
         """Write the record."""
         self.content["End"] = _now()
-        self.content["PeakMemoryMB"] = {
-            "MainProcess": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "LargestWorker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
-        }
+        self.content["PeakMemoryOfMainProcessMB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         write_json(self.folder / "run.json", self.content)
 
 
