@@ -11,7 +11,6 @@ True
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import as_file, files
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from unibrain_bids.errors import DeviceError, ResourceError, ScanError
+from unibrain_bids.imaging.affines import is_plausible_affine
 from unibrain_bids.imaging.scan import Scan, load_scan
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
@@ -194,8 +194,7 @@ def predict(scan: Scan | Path | str, *, model: Model | None = None, smoothness: 
     scan = scan if isinstance(scan, Scan) else load_scan(Path(scan))
     data = torch.from_numpy(np.ascontiguousarray(scan.data))[None, None].to(model.device)
     volume = Volume(data, np.asarray(scan.affine, dtype=np.float64))
-    frame_from_scan = first_look(model.first_look, model.unibrain.target, volume)
-    _check_found(scan, frame_from_scan)
+    frame_from_scan = _checked(scan, first_look(model.first_look, volume))
     outputs, frame_from_scan, moved = _settle(model.unibrain, volume, frame_from_scan, smoothness)
     return _assemble(model.unibrain, scan, outputs, frame_from_scan, moved)
 
@@ -319,11 +318,10 @@ def certainty(probability: torch.Tensor) -> float:
     return float((2 * shell - 1).abs().mean()) if shell.numel() else 1.0
 
 
-def _check_found(scan: Scan, frame_from_scan: NDArray[np.float64]) -> None:
+def _checked(scan: Scan, frame_from_scan: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """Refuse a fit that no head can have."""
-    determinant = np.linalg.det(frame_from_scan[:3, :3])
-    if not (math.isfinite(determinant) and 0.2 < determinant < 5.0):
-        raise ScanError(
-            f"No brain was found in {scan.path}.",
-            "Check that it is a head, with a correct orientation in its header.",
-        )
+    if frame_from_scan is not None and is_plausible_affine(frame_from_scan):
+        return frame_from_scan
+    raise ScanError(
+        f"No brain was found in {scan.path}.", "Check that it is a head, with a correct orientation in its header."
+    )

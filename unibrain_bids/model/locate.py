@@ -12,17 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from unibrain_bids.model import frame
-from unibrain_bids.model.first_look import MULTIPLE, FirstLook
+from unibrain_bids.model.first_look import MULTIPLE, FirstLook, fit_places
 from unibrain_bids.model.first_look import SPACING as FIRST_SPACING
-from unibrain_bids.model.registration import centroids, closed_form_affine
 from unibrain_bids.model.spatial import downsample, sample, transform_points
 
 # Sub-voxel positions that are averaged when a fine scan is brought to a coarser grid, as the simulator does.
 _SUBVOXEL = ((0.25, 0.25, 0.25), (0.25, -0.25, -0.25), (-0.25, 0.25, -0.25), (-0.25, -0.25, 0.25))
-_SMALLEST_STRUCTURE = 4
+# Fewer voxels (of 64 mm3) than this are no brain.
+_SMALLEST_BRAIN = 2000
 _LARGEST_GRID = 112
 _PERCENTILE = 99.5
 
@@ -84,8 +83,8 @@ def scale_to_unit(image: Tensor) -> Tensor:
     return (image / torch.quantile(positive[::step], _PERCENTILE / 100)).clamp(0, 1)
 
 
-def first_look(network: FirstLook, target: Tensor, volume: Volume, passes: int = 2) -> NDArray[np.float64]:
-    """`frame_from_world` (4, 4) by the closed form on the structures found at 4 mm.
+def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[np.float64] | None:
+    """`frame_from_world` (4, 4) fitted to the brain's guessed places at 4 mm; None if there is no brain.
 
     The first pass looks at the whole field of view along the world's axes; further passes look again along the
     axes that the pass before has found, where the network is at its best.
@@ -94,8 +93,6 @@ def first_look(network: FirstLook, target: Tensor, volume: Volume, passes: int =
     ----------
     network
         The trained first look.
-    target
-        (structures, 3) mean centres in the frame, mm.
     volume
         The scan.
     """
@@ -108,10 +105,12 @@ def first_look(network: FirstLook, target: Tensor, volume: Volume, passes: int =
     for _ in range(passes):
         points = frame.points(shape, FIRST_SPACING, volume.data.device)
         image = scale_to_unit(pull(volume, world_from_grid, points))
-        probability = functional.softmax(network(image).float(), dim=1)
-        centre, size = centroids(probability, points)
-        fit = closed_form_affine(centre, size, target, smallest=_SMALLEST_STRUCTURE)
-        frame_from_world = fit[0].double().cpu().numpy() @ np.linalg.inv(world_from_grid)
+        logits, places = network(image)
+        weight = torch.sigmoid(logits[0, 0]) * (logits[0, 0] > 0)
+        if int((weight > 0).sum()) < _SMALLEST_BRAIN:
+            return None
+        fit = fit_places(weight, places[0], points).cpu().numpy()
+        frame_from_world = fit @ np.linalg.inv(world_from_grid)
         world_from_grid = np.linalg.inv(rigid_part(frame_from_world))
         shape = _grid_shape(np.full(3, 240.0))
     return frame_from_world

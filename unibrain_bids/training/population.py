@@ -20,13 +20,14 @@ from torch.nn import functional
 
 from unibrain_bids.model import frame
 from unibrain_bids.model.parcellation import CORTICAL_REGIONS
+from unibrain_bids.training.packing import BRAIN_BIT, INTRACRANIAL_BIT
 from unibrain_bids.training.recipes import HELD_OUT, REGION_CHANNEL
 from unibrain_bids.training.simulation.appearance import gaussian_blur
 from unibrain_bids.training.simulation.geometry import Geometry, look_up
 from unibrain_bids.training.simulation.material import MIRRORED, Material, is_brain, load_material, row_of
 
-PHANTOM_SHAPE = (112, 136, 128)
-PHANTOM_SPACING = 2.0
+PHANTOM_SHAPE = (150, 182, 172)
+PHANTOM_SPACING = 1.5
 # Neck and face hang below the frame's brain: the phantom's grid is lowered by so many mm.
 _PHANTOM_DROP = 22.0
 
@@ -67,33 +68,42 @@ def soft_atlas(material: Material) -> dict[str, NDArray]:
     }  # fmt: skip
 
 
-def phantom(material: Material) -> NDArray[np.int16]:
-    """Label map of the whole mean head (most frequent label of each voxel), label numbers of the table."""
+def phantom(material: Material) -> dict[str, NDArray]:
+    """The whole mean head (most frequent label of each voxel) as a packed file of one head.
+
+    Its grid stands in the population frame; see `training.packing` for the arrays.
+    """
     points = frame.points(PHANTOM_SHAPE, PHANTOM_SPACING) - torch.tensor([0.0, 0.0, _PHANTOM_DROP])
-    rows = len(material.index)
-    votes = torch.zeros(rows, *PHANTOM_SHAPE)
+    votes = torch.zeros(len(material.index), *PHANTOM_SHAPE)
+    region_votes = torch.zeros(36, *PHANTOM_SHAPE)
+    bits = {BRAIN_BIT: torch.zeros(PHANTOM_SHAPE), INTRACRANIAL_BIT: torch.zeros(PHANTOM_SHAPE)}
     mirrored = mirrored_rows(material)
-    for labels, _, flip in looked_up(material, points):
-        row = row_of(labels)
-        row = mirrored[row] if flip else row
-        votes.scatter_add_(0, row[None], torch.ones_like(row[None], dtype=torch.float32))
-    winner = _blur(votes, 0.7).argmax(0)
-    return material.index[winner].numpy().astype(np.int16)
+    for labels, regions, flip in looked_up(material, points):
+        row = mirrored[row_of(labels)] if flip else row_of(labels)
+        votes.scatter_add_(0, row[None], torch.ones(1, *PHANTOM_SHAPE))
+        region_votes.scatter_add_(0, regions.long()[None], torch.ones(1, *PHANTOM_SHAPE))
+        for bit, count in bits.items():
+            count += (labels & bit) > 0
+    row = _blur(votes, 0.7).argmax(0)
+    cortex = torch.isin(material.index[row], torch.tensor([3, 42]))
+    region = cortex * (_blur(region_votes[1:], 1.5).argmax(0) + 1)
+    packed = row.byte()
+    for bit, count in bits.items():
+        packed |= bit * (count >= len(material.heads)).byte()
+    affine = frame.affine(PHANTOM_SPACING, PHANTOM_SHAPE)
+    affine[2, 3] -= _PHANTOM_DROP
+    return {
+        "index": material.index.numpy(), "target": material.target.numpy(), "t1": material.t1.numpy(),
+        "intensity_class": material.tied_class.numpy(), "names": np.array(["phantom"]),
+        "centroids": material.centroids.numpy(), "labels_0": packed.numpy(), "regions_0": region.byte().numpy(),
+        "affine_0": affine, "frame_from_head_0": np.eye(4),
+    }  # fmt: skip
 
 
 def mirrored_rows(material: Material) -> Tensor:
     """Row of the mirrored label, for each row of the label table."""
     numbers = material.index.tolist()
     return torch.tensor([numbers.index(MIRRORED.get(n, n)) for n in numbers])
-
-
-def write_phantom(labels: NDArray[np.int16], path: Path) -> None:
-    """Save the phantom in frame mm (RAS)."""
-    import nibabel as nib
-
-    affine = frame.affine(PHANTOM_SPACING, PHANTOM_SHAPE)
-    affine[2, 3] -= _PHANTOM_DROP
-    nib.save(nib.Nifti1Image(labels, affine), path)
 
 
 def _blur(volume: Tensor, sigma: float) -> Tensor:
@@ -105,7 +115,7 @@ def _quantise(volume: Tensor) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    """Write population/atlas.npz and population/phantom_dseg.nii.gz."""
+    """Write atlas.npz and phantom.npz."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packed", type=Path)
     parser.add_argument("output", type=Path)
@@ -116,7 +126,7 @@ def main() -> None:
         material = material.subset(tuple(h.name for h in material.heads if h.name not in HELD_OUT))
     args.output.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(args.output / "atlas.npz", allow_pickle=False, **soft_atlas(material))
-    write_phantom(phantom(material), args.output / "phantom_dseg.nii.gz")
+    np.savez_compressed(args.output / "phantom.npz", allow_pickle=False, **phantom(material))
 
 
 if __name__ == "__main__":

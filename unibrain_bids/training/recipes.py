@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unibrain_bids.model import frame
 from unibrain_bids.model.atlas import Atlas
-from unibrain_bids.model.first_look import FirstLook
+from unibrain_bids.model.first_look import FirstLook, fit_places
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.spatial import transform_points
 from unibrain_bids.model.unibrain import Dense, UniBrain
@@ -57,29 +58,40 @@ def half_precision(device: torch.device) -> torch.autocast:
 
 
 class FirstLookRecipe:
-    """Structures at 4 mm over the whole field of view, in any pose."""
+    """Brain and place of every voxel at 4 mm over the whole field of view, in any pose."""
 
     def __init__(self, heads: Heads) -> None:
         self.heads = heads
         self.model: nn.Module = FirstLook(UNIFIED.first_look_widths)
+        self.points = frame.points(FIRST_LOOK.shape, FIRST_LOOK.spacing, heads.training.t1.device)
 
     def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
-        """Soft Dice and cross-entropy on one simulated scan."""
+        """Mask loss, and the distance of the guessed places (in cm) over brain and, less, the rest of the head."""
         head = simulate(self.heads.training, FIRST_LOOK, seed)
         with half_precision(head.image.device):
-            logits = model(head.image)
-        dice, cross_entropy = objectives.segmentation_loss(logits, head.structures)
-        return dice + cross_entropy, {"dice_loss": dice.item(), "cross_entropy": cross_entropy.item()}
+            logits, places = model(head.image)
+        mask = objectives.mask_loss(logits, head.brain)
+        exact = transform_points(head.frame_from_grid, self.points).permute(0, 4, 1, 2, 3)
+        distance = (places - exact).norm(dim=1, keepdim=True)
+        weight = head.brain + 0.1 * (head.image > 0.05) * (1 - head.brain)
+        place = (weight * distance).sum() / weight.sum() / 10
+        return mask + place, {"mask": mask.item(), "place": place.item()}
 
-    def evaluate(self, model: nn.Module, scans: int = 8) -> dict[str, float]:
-        """Mean structure Dice on simulated scans of the held-out heads."""
-        scores = []
+    def evaluate(self, model: nn.Module, scans: int = 12) -> dict[str, float]:
+        """Mask Dice, and the distance of the fitted affine over the brain, on scans of the held-out heads."""
+        dice, distance = [], []
         for i in range(scans):
             head = simulate(self.heads.held_out, FIRST_LOOK, _EVALUATION_SEED + i, i % len(self.heads.held_out.heads))
             with half_precision(head.image.device):
-                logits = model(head.image)
-            scores.append(dice_scores(logits.argmax(1), head.structures, logits.shape[1]).nanmean())
-        return {"structure_dice": float(torch.stack(scores).mean())}
+                logits, places = model(head.image)
+            dice.append(float(dice_scores((logits > 0).long(), head.brain.long(), 2)[0]))
+            weight = torch.sigmoid(logits[0, 0]) * (logits[0, 0] > 0)
+            fitted = fit_places(weight, places[0], self.points)[None].float()
+            gap = transform_points(fitted, self.points) - transform_points(head.frame_from_grid, self.points)
+            distance.append(float(gap[0][head.brain[0, 0] > 0].norm(dim=-1).mean()))
+        return {
+            "brain_dice": float(np.mean(dice)), "fit_mm": float(np.mean(distance)), "worst_fit_mm": max(distance),
+        }  # fmt: skip
 
 
 class UnifiedRecipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +47,10 @@ class Material:
     ----------
     heads
         The label maps.
+    target
+        (rows,) int64: FreeSurfer number that a segmentation should output (0 where it is no structure).
     channel
-        (rows,) int64: output channel of the row (0 where it is no structure).
+        (rows,) int64: output channel of the row.
     tied_class
         (rows,) int64: intensity class, with left and right sharing one.
     t1
@@ -60,6 +62,7 @@ class Material:
     """
 
     heads: tuple[Head, ...]
+    target: torch.Tensor
     channel: torch.Tensor
     tied_class: torch.Tensor
     t1: torch.Tensor
@@ -69,15 +72,15 @@ class Material:
     def subset(self, names: tuple[str, ...]) -> Material:
         """The same tables with only the named heads."""
         heads = tuple(head for head in self.heads if head.name in names)
-        return Material(heads, self.channel, self.tied_class, self.t1, self.index, self.centroids)
+        return replace(self, heads=heads)
 
     def to(self, device: torch.device | str) -> Material:
         """A copy on the device."""
         heads = tuple(
             Head(h.name, h.labels.to(device), h.regions.to(device), h.voxel_from_frame.to(device)) for h in self.heads
         )
-        tensors = (self.channel, self.tied_class, self.t1, self.index, self.centroids)
-        return Material(heads, *(tensor.to(device) for tensor in tensors))
+        names = ("target", "channel", "tied_class", "t1", "index", "centroids")
+        return Material(heads, **{name: getattr(self, name).to(device) for name in names})
 
 
 def load_material(path: Path) -> Material:
@@ -94,6 +97,7 @@ def load_material(path: Path) -> Material:
             heads.append(Head(name, labels, regions, torch.from_numpy(voxel_from_frame).float()))
         return Material(
             heads=tuple(heads),
+            target=torch.from_numpy(target),
             channel=torch.tensor([channel_of[int(t)] for t in target]),
             tied_class=torch.tensor(tied),
             t1=torch.from_numpy(packed["t1"]).float(),

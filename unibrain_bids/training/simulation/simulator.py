@@ -30,6 +30,8 @@ class SimulationRange:
         Part of the scans drawn from the T1 priors; the rest has any contrast.
     bias
         Largest standard deviation of the logarithm of the bias field.
+    missing_parts
+        Whether some scans are stripped, defaced or cropped.
     """
 
     shape: tuple[int, int, int]
@@ -37,6 +39,7 @@ class SimulationRange:
     pose: geometry.PoseRange
     t1_fraction: float = 0.75
     bias: float = 0.5
+    missing_parts: bool = True
 
 
 FIRST_LOOK = SimulationRange((64, 64, 64), 4.0, geometry.PoseRange(40.0, 35.0, 0.22, 0.05))
@@ -118,7 +121,8 @@ def simulate(material: Material, span: SimulationRange, seed: int, head: int | N
     brain = is_brain(labels).float()[None, None]
     log_bias = appearance.draw_log_bias(span.shape, generator, device, span.bias)
     image = appearance.add_noise(clean * torch.exp(log_bias), generator, device_generator)
-    image = appearance.remove_parts(image, brain, frame_points, generator)
+    if span.missing_parts:
+        image = appearance.remove_parts(image, brain, frame_points, generator)
     image, divisor = appearance.scale_to_unit(image)
 
     channels = material.channel[rows]

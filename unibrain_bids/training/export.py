@@ -1,0 +1,66 @@
+"""Checkpoints to the weights file that is shipped, with the facts of its model card.
+
+    python -m unibrain_bids.training.export --first-look runs/first-look --unified runs/unified --out FILE.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from unibrain_bids.model.weights import average_of, save_weights
+
+# Modules whose training is another recipe's: they are not part of the shipped model.
+_LEFT_OUT = ("classifier.",)
+
+
+def last_figures(folder: Path) -> dict[str, float]:
+    """The last evaluation in a run's log."""
+    figures: dict[str, float] = {}
+    with open(folder / "log.csv", newline="") as stream:
+        for row in csv.DictReader(stream):
+            if row["name"].startswith("eval_"):
+                figures[row["name"].removeprefix("eval_")] = float(row["value"])
+    return figures
+
+
+def run_facts(folder: Path) -> dict[str, object]:
+    """Steps and held-out figures of one run."""
+    step = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)["step"]
+    return {"steps": step, "held_out": last_figures(folder)}
+
+
+def main() -> None:
+    """Write the weights file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first-look", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--unified", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    runs = {"first_look": args.first_look, "unibrain": args.unified}
+    modules = {}
+    for name, folder in runs.items():
+        state = average_of(folder / "checkpoint.pt")
+        modules[name] = {key: tensor for key, tensor in state.items() if not key.startswith(_LEFT_OUT)}
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    metadata = {
+        "name": "unified",
+        "training_data": "simulated scans of 12 SynthSeg label maps (Apache-2.0); heads 13-16 held out; no real images",
+        "licence": "Apache-2.0",
+        "intended_use": "Research use only; not for diagnosis. Adult T1-weighted heads; other contrasts with care.",
+        "git_revision": revision,
+        "date": date.today().isoformat(),
+        "runs": json.dumps({name: run_facts(folder) for name, folder in runs.items()}),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(args.out, modules, metadata)
+
+
+if __name__ == "__main__":
+    main()
