@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -31,16 +32,16 @@ class Atlas:
     centroids: Tensor
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, object]) -> Atlas:
+    def from_arrays(cls, arrays: Mapping[str, NDArray]) -> Atlas:
         """From the arrays of `resources/population/atlas.npz` (probabilities as uint8, 255 = 1)."""
         structures, regions, template = (
-            torch.from_numpy(arrays[name]).float() / 255 for name in ("structures", "regions", "template")  # type: ignore[arg-type]
+            torch.from_numpy(arrays[name]).float() / 255 for name in ("structures", "regions", "template")
         )
         return cls(
             structures=structures[None],
             regions=regions[None],
             template=template[None, None],
-            centroids=torch.from_numpy(arrays["centroids"]).float(),  # type: ignore[arg-type]
+            centroids=torch.from_numpy(arrays["centroids"]).float(),
         )
 
     def to(self, device: torch.device | str) -> Atlas:

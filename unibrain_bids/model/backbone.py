@@ -57,7 +57,8 @@ class Backbone(nn.Module):
         self.encoder = nn.ModuleList(
             [ConvBlock(a, b) for a, b in zip((inputs, *widths[:-1]), widths, strict=True)]
         )
-        self.transformer = BottleneckTransformer(widths[-1], transformer_blocks) if transformer_blocks else nn.Identity()
+        blocks = transformer_blocks
+        self.transformer = BottleneckTransformer(widths[-1], blocks) if blocks else nn.Identity()
         outputs = widths[-2::-1]
         self.decoder = nn.ModuleList(
             [ConvBlock(below + skip, skip) for below, skip in zip(widths[:0:-1], outputs, strict=True)]

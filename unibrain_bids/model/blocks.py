@@ -17,9 +17,7 @@ class ConvBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            [nn.Conv3d(inputs, outputs, 3, padding=1, bias=False), nn.Conv3d(outputs, outputs, 3, padding=1, bias=False)]
-        )
+        self.convs = nn.ModuleList([nn.Conv3d(n, outputs, 3, padding=1, bias=False) for n in (inputs, outputs)])
         self.norms = nn.ModuleList([nn.InstanceNorm3d(outputs, affine=True) for _ in range(2)])
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
@@ -80,13 +78,12 @@ class Hypernetwork(nn.Module):
     def __init__(self, channels: tuple[int, ...], hidden: tuple[int, int]) -> None:
         super().__init__()
         self.channels = channels
-        self.mlp = nn.Sequential(
-            nn.Linear(1, hidden[0]), nn.ReLU(), nn.Linear(hidden[0], hidden[1]), nn.ReLU(),
-            nn.Linear(hidden[1], 4 * sum(channels)),
-        )  # fmt: skip
+        layers = [nn.Linear(1, hidden[0]), nn.ReLU(), nn.Linear(hidden[0], hidden[1]), nn.ReLU()]
+        output = nn.Linear(hidden[1], 4 * sum(channels))
+        self.mlp = nn.Sequential(*layers, output)
         # At the start every lambda gives the unconditioned network.
-        nn.init.zeros_(self.mlp[-1].weight)
-        nn.init.zeros_(self.mlp[-1].bias)
+        nn.init.zeros_(output.weight)
+        nn.init.zeros_(output.bias)
 
     def forward(self, smoothness: Tensor) -> list[Tensor]:
         """Modulations (batch, 2, 2, width) for lambda (batch,) > 0, one per decoder block."""

@@ -1,8 +1,9 @@
-"""The first look: over the whole field of view at 4 mm, where is the brain, and where in the frame is each voxel?
+"""The first look: over the whole field of view at 8 mm, where is the brain, and where in the frame is each voxel?
 
 Every voxel of the head guesses its own place in the population frame; the affine is the least-squares fit to the
 guesses of the brain's voxels. Thousands of guesses make it robust, and a smooth map of places is learnt many times
-faster than thirty structures under any pose (docs/training-log.md).
+faster than thirty structures under any pose (docs/training-log.md). Coordinates come in as channels and guesses go out
+as steps from the voxel's own coordinates: a convolution has no other way to make a ramp.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unibrain_bids.model import frame
 from unibrain_bids.model.backbone import Backbone
 
-SPACING = 4.0
-MULTIPLE = 16
+SPACING = 8.0
+MULTIPLE = 8
 # Guesses come in units of this many mm, about the half width of a head.
 _UNIT_MM = 80.0
 _REWEIGHTINGS = 3
@@ -21,23 +23,27 @@ _TOLERANCE_MM = 10.0
 
 
 class FirstLook(nn.Module):
-    """Plain U-Net over the whole head at 4 mm; any grid whose sizes are multiples of 16."""
+    """Plain U-Net over the whole head at 8 mm; any grid whose sizes are multiples of 8 (four levels)."""
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.backbone = Backbone(1, widths)
+        self.backbone = Backbone(4, widths)
         self.head = nn.Conv3d(widths[0], 4, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Brain logits and guessed places of a head (batch, 1, X, Y, Z), 0..1, RAS, 4 mm.
+        """Brain logits and guessed places of a head (batch, 1, X, Y, Z), 0..1, RAS, 8 mm.
 
         Returns
         -------
         tuple
             (batch, 1, X, Y, Z) logits; (batch, 3, X, Y, Z) frame coordinates in mm.
         """
-        logits, places = self.head(self.backbone(image).full).float().split([1, 3], dim=1)
-        return logits, _UNIT_MM * places
+        x, y, z = image.shape[2:]
+        points = frame.points((x, y, z), SPACING, image.device).permute(3, 0, 1, 2)[None]
+        ramps = (points / _UNIT_MM).expand(len(image), -1, -1, -1, -1)
+        features = self.backbone(torch.cat([image, ramps.to(image)], dim=1)).full
+        logits, steps = self.head(features).float().split([1, 3], dim=1)
+        return logits, points + _UNIT_MM * steps
 
 
 def fit_places(weight: Tensor, places: Tensor, points: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from unibrain_bids.model.spatial import downsample, sample, transform_points
 
 # Sub-voxel positions that are averaged when a fine scan is brought to a coarser grid, as the simulator does.
 _SUBVOXEL = ((0.25, 0.25, 0.25), (0.25, -0.25, -0.25), (-0.25, 0.25, -0.25), (-0.25, -0.25, 0.25))
-# Fewer voxels (of 64 mm3) than this are no brain.
-_SMALLEST_BRAIN = 2000
-_LARGEST_GRID = 112
+# Fewer voxels (of 512 mm3) than this are no brain.
+_SMALLEST_BRAIN = 400
+_LARGEST_GRID = 64
 _PERCENTILE = 99.5
 
 
@@ -84,7 +84,7 @@ def scale_to_unit(image: Tensor) -> Tensor:
 
 
 def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[np.float64] | None:
-    """`frame_from_world` (4, 4) fitted to the brain's guessed places at 4 mm; None if there is no brain.
+    """`frame_from_world` (4, 4) fitted to the brain's guessed places at 8 mm; None if there is no brain.
 
     The first pass looks at the whole field of view along the world's axes; further passes look again along the
     axes that the pass before has found, where the network is at its best.
@@ -112,7 +112,7 @@ def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[n
         fit = fit_places(weight, places[0], points).cpu().numpy()
         frame_from_world = fit @ np.linalg.inv(world_from_grid)
         world_from_grid = np.linalg.inv(rigid_part(frame_from_world))
-        shape = _grid_shape(np.full(3, 240.0))
+        shape = _grid_shape(np.full(3, 256.0))
     return frame_from_world
 
 
@@ -128,7 +128,7 @@ def rigid_part(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _grid_shape(extent: NDArray[np.float64]) -> tuple[int, int, int]:
-    """Grid sizes at 4 mm that hold the extent (mm), multiples of what the network needs."""
+    """Grid sizes at 8 mm that hold the extent (mm), multiples of what the network needs."""
     voxels = np.ceil(extent / FIRST_SPACING / MULTIPLE) * MULTIPLE
-    x, y, z = (int(v) for v in np.clip(voxels, 48, _LARGEST_GRID))
+    x, y, z = (int(v) for v in np.clip(voxels, 24, _LARGEST_GRID))
     return x, y, z

@@ -29,6 +29,8 @@ def region_numbers() -> tuple[int, ...]:
 class Parcellation(nn.Module):
     """Region probabilities from the inversely warped atlas, the network's residual and the segmentation."""
 
+    voxel_from_frame: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.residual = nn.Conv3d(width, CORTICAL_REGIONS, 1)

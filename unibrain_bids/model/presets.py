@@ -14,7 +14,7 @@ class Preset:
     name
         As given to the command line.
     first_look_widths
-        Channels of the 4 mm network, finest level first.
+        Channels of the first look at 8 mm, finest level first (four levels).
     widths
         Channels of the backbone, finest level first (five levels).
     transformer_blocks
@@ -44,7 +44,7 @@ class Preset:
 
 UNIFIED = Preset(
     name="unified",
-    first_look_widths=(12, 24, 48, 96, 128),
+    first_look_widths=(16, 32, 64, 128),
     widths=(16, 32, 64, 96, 128),
     transformer_blocks=3,
     hypernetwork=(64, 256),

@@ -66,6 +66,9 @@ class RecursiveStage(nn.Module):
 class Registration(nn.Module):
     """M stages whose matrices compose; the image is always sampled from the original, once per stage."""
 
+    half_points: Tensor
+    voxel_from_half: Tensor
+
     def __init__(self, bottleneck_width: int, stages: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.first = BottleneckStage(bottleneck_width)

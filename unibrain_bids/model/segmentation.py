@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from unibrain_bids.model import frame
 
 _PRIOR_FLOOR = 1e-4
+# The prior speaks with half its voice: it is averaged over heads that are better aligned than a new scan may be.
+_PRIOR_WEIGHT = 0.5
+# A step of the optimiser must be able to move a logit by as much as the prior can be wrong.
+_RESIDUAL_SCALE = 8.0
 
 
 def log_prior(probability: Tensor) -> Tensor:
@@ -21,7 +25,7 @@ def group_prior(probability: Tensor) -> Tensor:
 
 
 class SegmentationHead(nn.Module):
-    """Logits = log prior + residual; the residual is zero at the start, so training begins at the atlas."""
+    """Logits = tempered log prior + residual; the residual is zero at the start, so training begins at the atlas."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -32,4 +36,4 @@ class SegmentationHead(nn.Module):
 
     def forward(self, full: Tensor, prior: Tensor) -> Tensor:
         """Logits (batch, 1 + structures, X, Y, Z) from features and the log prior."""
-        return self.residual(full) + prior
+        return _RESIDUAL_SCALE * self.residual(full) + _PRIOR_WEIGHT * prior

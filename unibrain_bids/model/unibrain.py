@@ -83,6 +83,13 @@ class UniBrain(nn.Module):
         Classes of the diagnosis head; 0 for none (no head is shipped).
     """
 
+    prior_groups: Tensor
+    prior: Tensor
+    region_atlas: Tensor
+    template: Tensor
+    target: Tensor
+    points: Tensor
+
     def __init__(self, preset: Preset, atlas: Atlas, *, classes: int = 0) -> None:
         super().__init__()
         width_full, width_half = preset.widths[0], preset.widths[1]

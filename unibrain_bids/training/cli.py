@@ -12,10 +12,11 @@ ATLAS = Path(__file__).parents[1] / "resources" / "population" / "atlas.npz"
 def build_parser() -> argparse.ArgumentParser:
     """The options of `unibrain-train`."""
     parser = argparse.ArgumentParser(prog="unibrain-train", description=__doc__)
-    parser.add_argument("recipe", choices=["first-look", "unified"])
+    parser.add_argument("recipe", choices=["first-look", "unified", "network"])
     parser.add_argument("--data", type=Path, default=Path("packed/heads.npz"), help="file made by training.packing")
     parser.add_argument("--atlas", type=Path, default=ATLAS, help="soft atlas made by training.population")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log; resumed when it exists")
+    parser.add_argument("--unified", type=Path, help="run of the unified recipe, for the recipe `network`")
     parser.add_argument("--minutes", type=float, default=60.0, help="time budget of this call")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = torch.device(name)
     torch.manual_seed(args.seed)
     heads = recipes.Heads.load(args.data, device, keep_all=args.all_heads)
-    recipe = recipes.make(args.recipe, heads, args.atlas)
+    recipe = recipes.make(args.recipe, heads, args.atlas, args.unified, args.out)
     settings = TrainerSettings(
         minutes=args.minutes, batch=args.batch, learning_rate=args.learning_rate, anneal=args.anneal,
         evaluate_every=args.evaluate_every, seed=args.seed,

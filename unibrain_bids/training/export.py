@@ -1,6 +1,7 @@
 """Checkpoints to the weights file that is shipped, with the facts of its model card.
 
-    python -m unibrain_bids.training.export --first-look runs/first-look --unified runs/unified --out FILE.safetensors
+    python -m unibrain_bids.training.export --first-look runs/first-look --unified runs/unified
+        --network runs/network --out FILE.safetensors
 """
 
 from __future__ import annotations
@@ -41,13 +42,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first-look", type=Path, required=True, help="folder of the run")
     parser.add_argument("--unified", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--network", type=Path, required=True, help="folder of the run")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    runs = {"first_look": args.first_look, "unibrain": args.unified}
-    modules = {}
-    for name, folder in runs.items():
-        state = average_of(folder / "checkpoint.pt")
-        modules[name] = {key: tensor for key, tensor in state.items() if not key.startswith(_LEFT_OUT)}
+    runs = {"first_look": args.first_look, "unibrain": args.unified, "network": args.network}
+    states = {name: average_of(folder / "checkpoint.pt") for name, folder in runs.items()}
+    states["unibrain"] |= {f"network.{key}": tensor for key, tensor in states.pop("network").items()}
+    modules = {
+        name: {key: tensor for key, tensor in state.items() if not key.startswith(_LEFT_OUT)}
+        for name, state in states.items()
+    }
     revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     metadata = {
         "name": "unified",

@@ -4,7 +4,8 @@
 
 The file holds, per head, the label map cropped to the head at 1 mm (uint8: low six bits are the row of the label
 table, bit 6 the intracranial space, bit 7 the brain mask), its cortical regions (uint8, FreeSurfer numbers less
-1000), its affine and the affine to the population frame, and the table itself. It needs only numpy to read, so that a machine with an accelerator can train from it.
+1000), its affine and the affine to the population frame, and the table itself. It needs only numpy to read, so that
+a machine with an accelerator can train from it.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def pack_head(path: Path, rows: LabelRows, template: LabelledTemplate) -> Packed
     """Read, crop and pack one label map."""
     import nibabel as nib
 
-    image = nib.as_closest_canonical(nib.load(path))
+    image = nib.as_closest_canonical(nib.Nifti1Image.from_filename(path))
     labels = np.asarray(image.dataobj).astype(np.int64)
     lookup = np.zeros(int(rows.index.max()) + 1, dtype=np.int64)
     lookup[rows.index] = np.arange(len(rows.index))
@@ -159,7 +160,7 @@ def pack(label_maps: list[Path], table: Path, aparc: Path, output: Path) -> None
     import nibabel as nib
 
     rows = read_label_rows(table)
-    image = nib.load(aparc)
+    image = nib.Nifti1Image.from_filename(aparc)
     template = LabelledTemplate.from_labels(np.asarray(image.dataobj).astype(np.int64), image.affine)
     heads = []
     for path in label_maps:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from unibrain_bids.model import frame
 from unibrain_bids.model.parcellation import CORTICAL_REGIONS

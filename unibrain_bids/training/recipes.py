@@ -11,15 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unibrain_bids.errors import UsageError
 from unibrain_bids.model import frame
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.first_look import FirstLook, fit_places
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.spatial import transform_points
 from unibrain_bids.model.unibrain import Dense, UniBrain
+from unibrain_bids.model.weights import average_of
 from unibrain_bids.training import objectives
+from unibrain_bids.training.embeddings import NetworkRecipe
 from unibrain_bids.training.simulation.material import Material, load_material
 from unibrain_bids.training.simulation.simulator import ALIGNED, FIRST_LOOK, SimulatedHead, simulate
+from unibrain_bids.training.trainer import Recipe
 
 HELD_OUT = ("head-13", "head-14", "head-15", "head-16")
 # FreeSurfer's cortical region numbers 1..35 (4 is not used) to the parcellation's channels 0..33.
@@ -58,7 +62,7 @@ def half_precision(device: torch.device) -> torch.autocast:
 
 
 class FirstLookRecipe:
-    """Brain and place of every voxel at 4 mm over the whole field of view, in any pose."""
+    """Brain and place of every voxel at 8 mm over the whole field of view, in any pose."""
 
     def __init__(self, heads: Heads) -> None:
         self.heads = heads
@@ -102,7 +106,7 @@ class UnifiedRecipe:
 
     def __init__(self, heads: Heads, atlas: Atlas) -> None:
         self.heads = heads
-        self.model: nn.Module = UniBrain(UNIFIED, atlas)
+        self.model: UniBrain = UniBrain(UNIFIED, atlas)
 
     def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
         """The joint loss on one simulated scan, lambda drawn log-uniformly from 1e-3 to 10 (NPP)."""
@@ -214,9 +218,29 @@ def unified_figures(model: UniBrain, dense: Dense, head: SimulatedHead) -> dict[
     return figures
 
 
-def make(name: str, heads: Heads, atlas: Path) -> FirstLookRecipe | UnifiedRecipe:
-    """The recipe of that name; `atlas` is the population's soft atlas."""
+def make(name: str, heads: Heads, atlas: Path, unified: Path | None, folder: Path) -> Recipe:
+    """The recipe of that name.
+
+    Parameters
+    ----------
+    heads
+        Label maps.
+    atlas
+        The population's soft atlas.
+    unified
+        Folder of a run of `unified`, on which `network` builds.
+    folder
+        Of the run to come.
+    """
     if name == "first-look":
         return FirstLookRecipe(heads)
     with np.load(atlas) as arrays:
-        return UnifiedRecipe(heads, Atlas.from_arrays(arrays))
+        recipe = UnifiedRecipe(heads, Atlas.from_arrays(arrays))
+    if name == "unified":
+        return recipe
+    if unified is None:
+        raise UsageError("The recipe 'network' needs a trained model.", "Give --unified FOLDER.")
+    model = recipe.model.to(heads.training.t1.device).eval().requires_grad_(False)
+    model.load_state_dict(average_of(unified / "checkpoint.pt"))
+    model.network.requires_grad_(True)
+    return NetworkRecipe.build(model, heads.training, heads.held_out, folder / "descriptions.pt")

@@ -93,8 +93,9 @@ def load_material(path: Path) -> Material:
         heads = []
         for i, name in enumerate(packed["names"].tolist()):
             voxel_from_frame = np.linalg.inv(packed[f"frame_from_head_{i}"] @ packed[f"affine_{i}"])
-            labels, regions = (torch.from_numpy(np.ascontiguousarray(packed[f"{k}_{i}"])) for k in ("labels", "regions"))
-            heads.append(Head(name, labels, regions, torch.from_numpy(voxel_from_frame).float()))
+            labels, regions = (np.ascontiguousarray(packed[f"{kind}_{i}"]) for kind in ("labels", "regions"))
+            volumes = torch.from_numpy(labels), torch.from_numpy(regions)
+            heads.append(Head(name, *volumes, torch.from_numpy(voxel_from_frame).float()))
         return Material(
             heads=tuple(heads),
             target=torch.from_numpy(target),

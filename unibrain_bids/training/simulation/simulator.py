@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -42,8 +42,8 @@ class SimulationRange:
     missing_parts: bool = True
 
 
-FIRST_LOOK = SimulationRange((64, 64, 64), 4.0, geometry.PoseRange(40.0, 35.0, 0.22, 0.05))
-ALIGNED = SimulationRange(frame.SHAPE, frame.SPACING, geometry.PoseRange(5.0, 4.0, 0.07, 0.03))
+FIRST_LOOK = SimulationRange((32, 32, 32), 8.0, geometry.PoseRange(40.0, 35.0, 0.2, 0.03))
+ALIGNED = SimulationRange(frame.SHAPE, frame.SPACING, geometry.PoseRange(4.0, 3.5, 0.06, 0.03))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ class SimulatedHead:
     subject: int
 
 
-def simulate(material: Material, span: SimulationRange, seed: int, head: int | None = None) -> SimulatedHead:
+def simulate(
+    material: Material, span: SimulationRange, seed: int, head: int | None = None, *, anatomy: int | None = None
+) -> SimulatedHead:
     """Simulate one scan; the same seed gives the same scan on the same kind of device.
 
     Parameters
@@ -97,6 +99,8 @@ def simulate(material: Material, span: SimulationRange, seed: int, head: int | N
         Of every random decision.
     head
         Which label map; drawn when None.
+    anatomy
+        Seed of the person (label map, deformation, side): the same person is then scanned under any `seed`.
     """
     device = material.t1.device
     generator = torch.Generator().manual_seed(seed)
@@ -104,6 +108,10 @@ def simulate(material: Material, span: SimulationRange, seed: int, head: int | N
     drawn = int(torch.randint(len(material.heads), (), generator=generator))
     subject = drawn if head is None else head
     shape = geometry.draw_geometry(span.pose, generator, device)
+    if anatomy is not None:
+        person = torch.Generator().manual_seed(anatomy)
+        subject = int(torch.randint(len(material.heads), (), generator=person))
+        shape = replace(geometry.draw_geometry(span.pose, person, device), frame_from_grid=shape.frame_from_grid)
     grid_points = frame.points(span.shape, span.spacing, device)
     frame_points = grid_points @ shape.frame_from_grid[:3, :3].T + shape.frame_from_grid[:3, 3]
     ventricles = _ventricle_centre(material)
