@@ -262,7 +262,7 @@ def _segment(
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
     """Structures, tissues and tissue probabilities within the mask; what is no structure there is CSF."""
     numbers = torch.tensor([0, *frame.STRUCTURES])
-    tissue_of = {row.index: row.mapping for row in LabelTable.load("aseg").rows}
+    tissue_of = {row.index: row.mapping for row in LabelTable.load("aseg") if row.mapping is not None}
     belongs = torch.zeros(3, len(numbers))
     for channel, number in enumerate(numbers.tolist()):
         belongs[tissue_of.get(number, _TISSUES["CSF"]) - 1, channel] = 1
@@ -275,9 +275,9 @@ def _segment(
         structures.flat[piece] = numbers[winner].numpy()
         tissues.flat[piece] = belongs[:, winner].argmax(0).numpy() + 1
         parts = belongs.to(values) @ values
-        parts = (parts / parts.sum(0).clamp(min=1e-6)).cpu().numpy()
+        parts = (parts / parts.sum(0).clamp(min=1e-6)).cpu()
         for name, value in _TISSUES.items():
-            shares[name].flat[piece] = parts[value - 1]
+            shares[name].flat[piece] = parts[value - 1].numpy()
     return structures, tissues, shares
 
 
@@ -318,10 +318,10 @@ def certainty(probability: torch.Tensor) -> float:
     return float((2 * shell - 1).abs().mean()) if shell.numel() else 1.0
 
 
-def _checked(scan: Scan, frame_from_scan: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _checked(scan: Scan, frame_from_scan: NDArray[np.floating] | None) -> NDArray[np.float64]:
     """Refuse a fit that no head can have."""
     if frame_from_scan is not None and is_plausible_affine(frame_from_scan):
-        return frame_from_scan
+        return frame_from_scan.astype(np.float64)
     raise ScanError(
         f"No brain was found in {scan.path}.", "Check that it is a head, with a correct orientation in its header."
     )

@@ -42,8 +42,12 @@ class RegionNetwork(nn.Module):
         normalised
             (batch, 1, X, Y, Z) normalised brain.
         """
-        embedding = functional.normalize(self.mlp(self.normalise(describe(regions, features, normalised))), dim=-1)
+        embedding = self.embed(describe(regions, features, normalised))
         return embedding, torch.relu(embedding @ embedding.transpose(1, 2))
+
+    def embed(self, description: Tensor) -> Tensor:
+        """Embeddings H (batch, R, outputs) of unit length from what `describe` gives."""
+        return functional.normalize(self.mlp(self.normalise(description)), dim=-1)
 
 
 def describe(regions: Tensor, features: Tensor, normalised: Tensor) -> Tensor:

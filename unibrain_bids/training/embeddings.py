@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unibrain_bids.model.network import describe
+from unibrain_bids.model.network import RegionNetwork, describe
 from unibrain_bids.model.unibrain import UniBrain
 from unibrain_bids.training.simulation.material import Material
 from unibrain_bids.training.simulation.simulator import ALIGNED, simulate
@@ -81,7 +81,8 @@ class NetworkRecipe:
 
 def embed(network: nn.Module, description: Tensor) -> Tensor:
     """Embeddings H (batch, R, F) of descriptions, by the parts of a `RegionNetwork` that are trained."""
-    return functional.normalize(network.mlp(network.normalise(description)), dim=-1)
+    assert isinstance(network, RegionNetwork)
+    return network.embed(description)
 
 
 def edge_similarity(a: Tensor, b: Tensor) -> Tensor:

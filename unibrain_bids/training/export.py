@@ -1,5 +1,7 @@
 """Checkpoints to the weights file that is shipped, with the facts of its model card.
 
+Usage:
+
     python -m unibrain_bids.training.export --first-look runs/first-look --unified runs/unified
         --network runs/network --out FILE.safetensors
 """

@@ -19,7 +19,10 @@ from unibrain_bids.training.memory import keep_freed_memory
 class Recipe(Protocol):
     """What is trained, on what, towards what."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The network, trained in place."""
+        ...
 
     def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
         """Draw one sample from the seed; the loss and its parts for the log."""
