@@ -252,7 +252,7 @@ def _assemble(
         parcellations={"DK": _parcellate(native, outputs, structures)},
         frame_from_scan=fitted,
         intracranial_volume=float((mask_probability[:, 1] > 0.5).sum()) * voxel,
-        networks={"innerproduct": _learned_network(outputs)},
+        networks={"innerproduct": named_network(outputs.network[0].cpu().numpy())},
         quality={"model_realignment_mm": moved, "model_mask_certainty": certainty(mask_probability[:, 0])},
     )
 
@@ -293,11 +293,11 @@ def _parcellate(native: NativeGrid, outputs: Outputs, structures: NDArray[np.int
     return parcels
 
 
-def _learned_network(outputs: Outputs) -> Network:
+def named_network(matrix: NDArray[np.float32]) -> Network:
+    """Sort the model's network (84, 84), in the order of `region_numbers`, as the label table of DK is sorted."""
     table = LabelTable.load("DK")
-    names = {row.index: row.name for row in table.rows}
-    numbers = region_numbers()
-    return Network(numbers, tuple(names[n] for n in numbers), outputs.network[0].cpu().numpy())
+    order = [region_numbers().index(row.index) for row in table]
+    return Network(table.indices, table.names, matrix[np.ix_(order, order)])
 
 
 def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -36,7 +36,7 @@ class GraphClassifier(nn.Module):
         """Class logits (batch, classes) from H (batch, R, inputs) and C (batch, R, R)."""
         if self.training:
             embedding = embedding + self.feature_noise * torch.randn_like(embedding)
-            network = network * _keep_edges(network, self.dropped_edges)
+            network = network * keep_edges(network, self.dropped_edges)
         adjacency = normalise_adjacency(network)
         x = embedding
         for convolution in self.convolutions:
@@ -50,7 +50,7 @@ def normalise_adjacency(network: Tensor) -> Tensor:
     return scale[..., :, None] * network * scale[..., None, :]
 
 
-def _keep_edges(network: Tensor, dropped: float) -> Tensor:
+def keep_edges(network: Tensor, dropped: float) -> Tensor:
     """Symmetric 0/1 mask that drops a part of the edges; self-loops stay."""
     kept = (torch.rand_like(network) >= dropped).triu(1).to(network.dtype)
     return kept + kept.transpose(1, 2) + torch.eye(network.shape[-1], device=network.device)

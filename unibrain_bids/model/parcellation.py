@@ -14,14 +14,17 @@ from unibrain_bids.model import frame
 from unibrain_bids.model.spatial import warp
 
 CORTICAL_REGIONS = 34
-# Structures that are regions of their own, in the order of MRtrix's "fs_default" (left, then right).
+# Structures that are regions of their own.
 _SUBCORTICAL_LEFT = (10, 11, 12, 13, 17, 18, 26, 8)
 _SUBCORTICAL_RIGHT = (49, 50, 51, 52, 53, 54, 58, 47)
 _PRIOR_FLOOR = 1e-3
 
 
 def region_numbers() -> tuple[int, ...]:
-    """FreeSurfer number of each of the 84 regions, in the order of `Parcellation`'s channels."""
+    """FreeSurfer number of each of the 84 regions, in the order of `Parcellation`'s channels.
+
+    Cortex comes first; label tables and published networks have the order of MRtrix's "fs_default" instead.
+    """
     cortical = [n for n in range(1001, 1036) if n != 1004]
     return (*cortical, *(n + 1000 for n in cortical), *_SUBCORTICAL_LEFT, *_SUBCORTICAL_RIGHT)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -35,14 +35,15 @@ def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> dict[str, str]
         stored = load_file(path)
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         raise ResourceError(f"Cannot read the weights {path}: {error}.", "Reinstall the package.") from error
     for prefix, module in modules.items():
         state = {n.removeprefix(f"{prefix}."): t.float() for n, t in stored.items() if n.startswith(f"{prefix}.")}
         try:
             module.load_state_dict(state)
         except RuntimeError as error:
-            raise ResourceError(f"The weights {path} do not fit the module {prefix!r}: {error}.") from error
+            remedy = "Use weights made for this version of the package."
+            raise ResourceError(f"The weights {path} do not fit the module {prefix!r}.", remedy) from error
     return metadata
 
 

@@ -1,0 +1,49 @@
+"""The packaged atlas, random affines, and one model of the shipped sizes for all tests of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from unibrain_bids.inference import resource
+from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.presets import UNIFIED
+from unibrain_bids.model.unibrain import UniBrain
+
+MakeAffine = Callable[..., torch.Tensor]
+
+
+@pytest.fixture(scope="session")
+def atlas() -> Atlas:
+    with np.load(resource("population/atlas.npz")) as arrays:
+        return Atlas.from_arrays(arrays)
+
+
+@pytest.fixture(scope="session")
+def unibrain(atlas: Atlas) -> UniBrain:
+    """The shipped sizes with a classifier; zero-initialised layers are moved off zero, so that gradients pass."""
+    torch.manual_seed(0)
+    model = UniBrain(UNIFIED, atlas, classes=2).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_affine() -> MakeAffine:
+    """Return a function that gives (4, 4) float64: rotation about x, y, z in degrees, one scale per axis, shift."""
+
+    def make(
+        angles: Sequence[float] = (0, 0, 0), scale: Sequence[float] = (1, 1, 1), shift: Sequence[float] = (0, 0, 0)
+    ) -> torch.Tensor:
+        matrix = np.eye(4)
+        matrix[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() @ np.diag(scale)
+        matrix[:3, 3] = shift
+        return torch.from_numpy(matrix)
+
+    return make

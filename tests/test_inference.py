@@ -1,0 +1,55 @@
+"""What inference does beside the networks: devices, resources, the order of a network, one connected mask."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from unibrain_bids.errors import DeviceError, ResourceError
+from unibrain_bids.inference import certainty, largest_component, named_network, resolve_device, resource
+from unibrain_bids.labels import LabelTable
+from unibrain_bids.model.parcellation import region_numbers
+
+
+def test_networks_are_sorted_as_the_label_table() -> None:
+    """An edge stays between its two regions."""
+    numbers = np.array(region_numbers(), dtype=np.float32)
+    network = named_network(1000 * numbers[:, None] + numbers[None, :])
+    table = LabelTable.load("DK")
+    assert network.index == table.indices and network.names == table.names
+    expected = np.array(table.indices, dtype=np.float32)
+    np.testing.assert_array_equal(network.matrix, 1000 * expected[:, None] + expected[None, :])
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "cuda:x"])
+def test_devices_that_are_not_there_are_refused(name: str) -> None:
+    with pytest.raises(DeviceError, match=name):
+        resolve_device(name)
+
+
+def test_processor_is_always_there() -> None:
+    assert resolve_device("cpu").type == "cpu"
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_missing_resource_names_the_file() -> None:
+    with pytest.raises(ResourceError, match=r"no-such-atlas\.npz.*[Rr]einstall"):
+        resource("population/no-such-atlas.npz")
+
+
+def test_largest_component_is_kept_and_filled() -> None:
+    mask = np.zeros((12, 12, 12), dtype=bool)
+    mask[1:8, 1:8, 1:8] = True
+    expected = mask.copy()
+    mask[3:5, 3:5, 3:5] = False  # a hole
+    mask[10, 10, 9:12] = True  # a speck
+    np.testing.assert_array_equal(largest_component(mask), expected)
+    assert not largest_component(np.zeros((3, 3, 3), dtype=bool)).any()
+
+
+def test_certainty_looks_at_the_undecided_shell() -> None:
+    sure = torch.tensor([0.0, 1.0, 0.99, 0.01])
+    assert certainty(sure) == 1.0
+    assert certainty(torch.cat([sure, torch.full((3,), 0.5)])) == 0.0
+    assert certainty(torch.cat([sure, torch.tensor([0.9, 0.1])])) == pytest.approx(0.8)
