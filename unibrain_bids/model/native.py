@@ -51,9 +51,9 @@ class NativeGrid:
         places = voxels.to(volume.device).float() @ matrix[:3, :3].T + matrix[:3, 3]
         return sample(volume, places[None, None, None])[0, :, 0, 0]
 
-    def volume(self, volume: Tensor, outside: float = 0.0) -> NDArray[np.float32]:
-        """One channel (1, 1, X, Y, Z) on the scan's grid, float32; `outside` where the model grid does not reach."""
-        result = np.full(self.shape, outside, dtype=np.float32)
+    def volume(self, volume: Tensor) -> NDArray[np.float32]:
+        """One channel (1, 1, X, Y, Z) on the scan's grid, float32; zero where the model grid does not reach."""
+        result = np.zeros(self.shape, dtype=np.float32)
         box = self.box()
         view = result[box]
         for slab, voxels in _slabs(box):
