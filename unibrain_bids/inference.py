@@ -25,18 +25,16 @@ from unibrain_bids.imaging.affines import is_plausible_affine
 from unibrain_bids.imaging.scan import Scan, load_scan
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
+from unibrain_bids.model.aligner import Aligner
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.first_look import FirstLook
-from unibrain_bids.model.locate import Volume, first_look, pull_averaged, scale_to_unit
+from unibrain_bids.model.locate import Volume, first_look, pull_averaged, scale_to_unit, second_look
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
 from unibrain_bids.model.parcellation import region_numbers
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.unibrain import Outputs, UniBrain
 from unibrain_bids.model.weights import load_weights
 
-# A realignment that moves the brain by less than this does not change the segmentation any more.
-_SETTLED_MM = 1.0
-_LARGEST_REALIGNMENTS = 2
 WHITE_MATTER_INTENSITY = 110.0
 _TISSUES = {"GM": 1, "WM": 2, "CSF": 3}
 
@@ -47,8 +45,8 @@ class Model:
 
     Attributes
     ----------
-    first_look, unibrain
-        The networks, in evaluation mode.
+    first_look, aligner, unibrain
+        The networks, in evaluation mode: 8 mm, 4 mm and 2 mm.
     device
         Where they are.
     sha256
@@ -58,6 +56,7 @@ class Model:
     """
 
     first_look: FirstLook
+    aligner: Aligner
     unibrain: UniBrain
     device: torch.device
     sha256: str
@@ -149,13 +148,15 @@ def load_model(device: str = "auto", weights: Path | None = None) -> Model:
     resolved = resolve_device(device)
     with np.load(resource("population/atlas.npz")) as arrays:
         atlas = Atlas.from_arrays(arrays)
-    networks = {"first_look": FirstLook(UNIFIED.first_look_widths), "unibrain": UniBrain(UNIFIED, atlas)}
+    first, second = FirstLook(UNIFIED.first_look_widths), Aligner(UNIFIED.aligner_widths, atlas)
+    unibrain = UniBrain(UNIFIED, atlas)
     path = weights or resource("weights/unified.safetensors")
+    networks = {"first_look": first, "aligner": second, "unibrain": unibrain}
     metadata = load_weights(path, networks)
     for network in networks.values():
         network.eval().requires_grad_(False).to(resolved)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Model(networks["first_look"], networks["unibrain"], resolved, digest, metadata)  # type: ignore[arg-type]
+    return Model(first, second, unibrain, resolved, digest, metadata)
 
 
 def resource(name: str) -> Path:
@@ -195,37 +196,13 @@ def predict(scan: Scan | Path | str, *, model: Model | None = None, smoothness: 
     data = torch.from_numpy(np.ascontiguousarray(scan.data))[None, None].to(model.device)
     volume = Volume(data, np.asarray(scan.affine, dtype=np.float64))
     frame_from_scan = _checked(scan, first_look(model.first_look, volume))
-    outputs, frame_from_scan, moved = _settle(model.unibrain, volume, frame_from_scan, smoothness)
-    return _assemble(model.unibrain, scan, outputs, frame_from_scan, moved)
+    frame_from_scan = _checked(scan, second_look(model.aligner, volume, frame_from_scan))
+    image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
+    outputs = model.unibrain(scale_to_unit(image), torch.full((1,), smoothness, device=model.device))
+    return _assemble(scan, outputs, frame_from_scan)
 
 
-def _settle(
-    network: UniBrain, volume: Volume, frame_from_scan: NDArray[np.float64], smoothness: float
-) -> tuple[Outputs, NDArray[np.float64], float]:
-    """Run the model in the frame; while the closed form on its own structures moves the brain, realign and rerun.
-
-    Returns the outputs, the frame in which they lie, and the last correction in mm, which is small when the
-    registration and the segmentation agree.
-    """
-    lam = torch.full((1,), smoothness, device=volume.data.device)
-    corners = np.c_[np.array(np.meshgrid(*[(-60, 60)] * 3)).reshape(3, -1).T, np.ones(8)]
-    for _ in range(_LARGEST_REALIGNMENTS + 1):
-        image = pull_averaged(volume, np.linalg.inv(frame_from_scan), network.points, frame.SPACING)
-        outputs = network(scale_to_unit(image), lam)
-        fitted = outputs.fitted[0].double().cpu().numpy()
-        moved = float(np.linalg.norm((corners @ fitted.T - corners)[:, :3], axis=1).mean())
-        if moved < _SETTLED_MM:
-            break
-        aligned, frame_from_scan = frame_from_scan, fitted @ frame_from_scan
-    else:
-        # The outputs in hand belong to the frame before the last correction.
-        frame_from_scan = aligned
-    return outputs, frame_from_scan, moved
-
-
-def _assemble(
-    network: UniBrain, scan: Scan, outputs: Outputs, frame_from_scan: NDArray[np.float64], moved: float
-) -> Prediction:
+def _assemble(scan: Scan, outputs: Outputs, frame_from_scan: NDArray[np.float64]) -> Prediction:
     """Bring the model's outputs to the scan's grid."""
     x, y, z = scan.data.shape
     native = NativeGrid((x, y, z), np.linalg.inv(frame.affine()) @ frame_from_scan @ scan.affine)
@@ -253,7 +230,7 @@ def _assemble(
         frame_from_scan=fitted,
         intracranial_volume=float((mask_probability[:, 1] > 0.5).sum()) * voxel,
         networks={"innerproduct": named_network(outputs.network[0].cpu().numpy())},
-        quality={"model_realignment_mm": moved, "model_mask_certainty": certainty(mask_probability[:, 0])},
+        quality={"model_realignment_mm": _movement(outputs.fitted[0]), "model_mask_certainty": certainty(mask_probability[:, 0])},
     )
 
 
@@ -310,6 +287,16 @@ def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     return ndimage.binary_fill_holes(labels == sizes.argmax())
+
+
+def _movement(matrix: torch.Tensor) -> float:
+    """How far an affine (4, 4) in mm moves the corners of a cube of 100 mm around the origin, mean in mm.
+
+    Small when the registration and the structures segmented after it agree.
+    """
+    corners = torch.cartesian_prod(*[torch.tensor([-50.0, 50.0], device=matrix.device)] * 3)
+    moved = corners @ matrix[:3, :3].T + matrix[:3, 3]
+    return float((moved - corners).norm(dim=1).mean())
 
 
 def certainty(probability: torch.Tensor) -> float:

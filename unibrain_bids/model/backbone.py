@@ -43,6 +43,8 @@ class Backbone(nn.Module):
         Blocks at the bottleneck; 0 for none.
     hypernetwork
         Hidden widths of the lambda hypernetwork; None for an unconditioned decoder.
+    groups
+        Groups of the normalisation; 0 for instance normalisation (see `ConvBlock`).
     """
 
     def __init__(
@@ -52,16 +54,17 @@ class Backbone(nn.Module):
         *,
         transformer_blocks: int = 0,
         hypernetwork: tuple[int, int] | None = None,
+        groups: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(
-            [ConvBlock(a, b) for a, b in zip((inputs, *widths[:-1]), widths, strict=True)]
+            [ConvBlock(a, b, groups) for a, b in zip((inputs, *widths[:-1]), widths, strict=True)]
         )
         blocks = transformer_blocks
         self.transformer = BottleneckTransformer(widths[-1], blocks) if blocks else nn.Identity()
         outputs = widths[-2::-1]
         self.decoder = nn.ModuleList(
-            [ConvBlock(below + skip, skip) for below, skip in zip(widths[:0:-1], outputs, strict=True)]
+            [ConvBlock(below + skip, skip, groups) for below, skip in zip(widths[:0:-1], outputs, strict=True)]
         )
         self.hypernetwork = Hypernetwork(outputs, hypernetwork) if hypernetwork else None
 

@@ -12,13 +12,18 @@ NEGATIVE_SLOPE = 0.01
 class ConvBlock(nn.Module):
     """Two 3x3x3 convolutions, each with instance normalisation and LeakyReLU (NPP, Fig. 1).
 
+    `groups` > 0 takes group normalisation instead: it keeps what a channel says of the whole volume, which instance
+    normalisation takes away.
+
     With a modulation, every normalised channel is scaled and shifted before the activation (NPP eq. 3).
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int = 0) -> None:
         super().__init__()
         self.convs = nn.ModuleList([nn.Conv3d(n, outputs, 3, padding=1, bias=False) for n in (inputs, outputs)])
-        self.norms = nn.ModuleList([nn.InstanceNorm3d(outputs, affine=True) for _ in range(2)])
+        self.norms = nn.ModuleList(
+            [nn.GroupNorm(groups, outputs) if groups else nn.InstanceNorm3d(outputs, affine=True) for _ in range(2)]
+        )
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """Apply the block; `modulation` is (batch, 2 layers, 2, outputs): relative scale and bias per channel."""

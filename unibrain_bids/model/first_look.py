@@ -1,9 +1,10 @@
-"""The first look: over the whole field of view at 8 mm, where is the brain, and where in the frame is each voxel?
+"""The first look over the whole field of view at 8 mm: where the brain is, and where in the frame each voxel lies.
 
 Every voxel of the head guesses its own place in the population frame; the affine is the least-squares fit to the
 guesses of the brain's voxels. Thousands of guesses make it robust, and a smooth map of places is learnt many times
-faster than thirty structures under any pose (docs/training-log.md). Coordinates come in as channels and guesses go out
-as steps from the voxel's own coordinates: a convolution has no other way to make a ramp.
+faster than thirty structures under any pose (docs/training-log.md). Guesses go out as steps from where the voxel would
+lie if the brain's centre were all that is known: what is left to learn, turn and size about that centre, is local.
+Group normalisation, because instance normalisation takes away any shift common to all voxels.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ SPACING = 8.0
 MULTIPLE = 8
 # Guesses come in units of this many mm, about the half width of a head.
 _UNIT_MM = 80.0
-_REWEIGHTINGS = 3
-_TOLERANCE_MM = 10.0
+# Centre of the frame's mean brain mask, mm.
+_BRAIN_CENTRE = (0.0, -6.2, 6.6)
 
 
 class FirstLook(nn.Module):
@@ -27,7 +28,7 @@ class FirstLook(nn.Module):
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.backbone = Backbone(4, widths)
+        self.backbone = Backbone(4, widths, groups=4)
         self.head = nn.Conv3d(widths[0], 4, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,36 +44,14 @@ class FirstLook(nn.Module):
         ramps = (points / _UNIT_MM).expand(len(image), -1, -1, -1, -1)
         features = self.backbone(torch.cat([image, ramps.to(image)], dim=1)).full
         logits, steps = self.head(features).float().split([1, 3], dim=1)
-        return logits, points + _UNIT_MM * steps
+        shift = torch.tensor(_BRAIN_CENTRE, device=image.device) - brain_centre(logits.detach(), points)
+        return logits, points + shift[..., None, None, None] + _UNIT_MM * steps
 
 
-def fit_places(weight: Tensor, places: Tensor, points: Tensor) -> Tensor:
-    """Weighted least-squares affine from grid mm to the guessed frame mm; outlying guesses lose their weight.
+def brain_centre(logits: Tensor, points: Tensor) -> Tensor:
+    """Centre in mm (batch, 3) of the voxels taken for brain; the grid's centre when there are none.
 
-    Parameters
-    ----------
-    weight
-        (X, Y, Z), 0 for voxels that don't count.
-    places
-        (3, X, Y, Z) guessed frame coordinates, mm.
-    points
-        (X, Y, Z, 3) grid coordinates, mm.
-
-    Returns
-    -------
-    Tensor
-        `frame_from_grid` (4, 4), float64.
+    `logits` is (batch, 1, X, Y, Z), `points` (1, 3, X, Y, Z) mm.
     """
-    used = weight > 0
-    base = weight[used].double()
-    design = torch.cat([points[used].double(), torch.ones(len(base), 1, dtype=torch.float64).to(base)], dim=1)
-    goal = places[:, used].double().T
-    robust = base
-    matrix = torch.eye(4, dtype=torch.float64, device=base.device)
-    for _ in range(_REWEIGHTINGS):
-        normal = design.T @ (robust[:, None] * design)
-        normal = normal + 1e-6 * normal.diagonal().mean() * torch.eye(4).to(normal)
-        matrix[:3] = torch.linalg.solve(normal, design.T @ (robust[:, None] * goal)).T
-        distance = (design @ matrix.T[:, :3] - goal).norm(dim=1)
-        robust = base / (1 + (distance / _TOLERANCE_MM).square())
-    return matrix
+    weight = torch.sigmoid(logits) * (logits > 0)
+    return (weight * points).sum((2, 3, 4)) / weight.sum((2, 3, 4)).clamp(min=1e-3)

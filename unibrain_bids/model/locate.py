@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unibrain_bids.model import frame
-from unibrain_bids.model.first_look import MULTIPLE, FirstLook, fit_places
+from unibrain_bids.model.aligner import SPACING as SECOND_SPACING
+from unibrain_bids.model.aligner import Aligner
+from unibrain_bids.model.first_look import MULTIPLE, FirstLook
 from unibrain_bids.model.first_look import SPACING as FIRST_SPACING
+from unibrain_bids.model.places import fit_places
 from unibrain_bids.model.spatial import downsample, sample, transform_points
 
 # Sub-voxel positions that are averaged when a fine scan is brought to a coarser grid, as the simulator does.
@@ -39,13 +42,13 @@ class Volume:
     """
 
     data: Tensor
-    affine: NDArray[np.float64]
+    affine: NDArray[np.floating]
 
-    def spacing(self) -> NDArray[np.float64]:
+    def spacing(self) -> NDArray[np.floating]:
         """Voxel sizes in mm."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
-    def world_box(self) -> NDArray[np.float64]:
+    def world_box(self) -> NDArray[np.floating]:
         """Lowest and highest world coordinates (2, 3) of the voxel centres."""
         last = np.array(self.data.shape[2:]) - 1
         corners = np.stack(np.meshgrid(*[(0, n) for n in last], indexing="ij"), -1).reshape(-1, 3)
@@ -62,13 +65,13 @@ def coarse(volume: Volume, spacing: float) -> Volume:
     return Volume(downsample(volume.data, (x, y, z)), affine)
 
 
-def pull(volume: Volume, world_from_grid: NDArray[np.float64], points: Tensor) -> Tensor:
+def pull(volume: Volume, world_from_grid: NDArray[np.floating], points: Tensor) -> Tensor:
     """Trilinear values (1, 1, A, B, C) at grid points (A, B, C, 3), zeros outside the scan."""
     matrix = torch.from_numpy(np.linalg.inv(volume.affine) @ world_from_grid).float().to(points.device)
     return sample(volume.data, transform_points(matrix[None], points))
 
 
-def pull_averaged(volume: Volume, world_from_grid: NDArray[np.float64], points: Tensor, spacing: float) -> Tensor:
+def pull_averaged(volume: Volume, world_from_grid: NDArray[np.floating], points: Tensor, spacing: float) -> Tensor:
     """As `pull`, averaged over four sub-voxel positions of a grid with that spacing in mm: no aliasing."""
     offsets = spacing * torch.tensor(_SUBVOXEL, device=points.device)
     return torch.stack([pull(volume, world_from_grid, points + offset) for offset in offsets]).mean(0)
@@ -83,7 +86,7 @@ def scale_to_unit(image: Tensor) -> Tensor:
     return (image / torch.quantile(positive[::step], _PERCENTILE / 100)).clamp(0, 1)
 
 
-def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[np.float64] | None:
+def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[np.floating] | None:
     """`frame_from_world` (4, 4) fitted to the brain's guessed places at 8 mm; None if there is no brain.
 
     The first pass looks at the whole field of view along the world's axes; further passes look again along the
@@ -98,10 +101,10 @@ def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[n
     """
     volume = coarse(volume, FIRST_SPACING)
     box = volume.world_box()
-    world_from_grid = np.eye(4)
+    world_from_grid: NDArray[np.floating] = np.eye(4)
     world_from_grid[:3, 3] = box.mean(0)
     shape = _grid_shape(box[1] - box[0])
-    frame_from_world = np.linalg.inv(world_from_grid)
+    frame_from_world: NDArray[np.floating] = np.linalg.inv(world_from_grid)
     for _ in range(passes):
         points = frame.points(shape, FIRST_SPACING, volume.data.device)
         image = scale_to_unit(pull(volume, world_from_grid, points))
@@ -116,7 +119,19 @@ def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[n
     return frame_from_world
 
 
-def rigid_part(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def second_look(
+    network: Aligner, volume: Volume, frame_from_world: NDArray[np.float64], passes: int = 3
+) -> NDArray[np.float64]:
+    """A better `frame_from_world` (4, 4) by repeated closed-form fits at 4 mm, each from where the last has led."""
+    volume = coarse(volume, SECOND_SPACING / 2)
+    for _ in range(passes):
+        image = pull_averaged(volume, np.linalg.inv(frame_from_world), network.points, SECOND_SPACING)
+        fit = network.fit(network(scale_to_unit(image)))[0].double().cpu().numpy()
+        frame_from_world = fit @ frame_from_world
+    return frame_from_world
+
+
+def rigid_part(matrix: NDArray[np.floating]) -> NDArray[np.floating]:
     """Nearest rotation, with the shift that keeps the inverse image of the origin where it was."""
     u, _, vt = np.linalg.svd(matrix[:3, :3])
     rotation = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
@@ -127,7 +142,7 @@ def rigid_part(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return rigid
 
 
-def _grid_shape(extent: NDArray[np.float64]) -> tuple[int, int, int]:
+def _grid_shape(extent: NDArray[np.floating]) -> tuple[int, int, int]:
     """Grid sizes at 8 mm that hold the extent (mm), multiples of what the network needs."""
     voxels = np.ceil(extent / FIRST_SPACING / MULTIPLE) * MULTIPLE
     x, y, z = (int(v) for v in np.clip(voxels, 24, _LARGEST_GRID))

@@ -15,6 +15,8 @@ class Preset:
         As given to the command line.
     first_look_widths
         Channels of the first look at 8 mm, finest level first (four levels).
+    aligner_widths
+        Channels of the aligner at 4 mm, finest level first (four levels).
     widths
         Channels of the backbone, finest level first (five levels).
     transformer_blocks
@@ -33,6 +35,7 @@ class Preset:
 
     name: str
     first_look_widths: tuple[int, ...]
+    aligner_widths: tuple[int, ...]
     widths: tuple[int, ...]
     transformer_blocks: int
     hypernetwork: tuple[int, int]
@@ -45,6 +48,7 @@ class Preset:
 UNIFIED = Preset(
     name="unified",
     first_look_widths=(16, 32, 64, 128),
+    aligner_widths=(16, 32, 64, 96),
     widths=(16, 32, 64, 96, 128),
     transformer_blocks=3,
     hypernetwork=(64, 256),

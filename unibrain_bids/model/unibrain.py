@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unibrain_bids.model import frame
 from unibrain_bids.model.atlas import Atlas
@@ -14,6 +15,7 @@ from unibrain_bids.model.classifier import GraphClassifier
 from unibrain_bids.model.multiplier import Multiplier, MultiplierHead
 from unibrain_bids.model.network import RegionNetwork
 from unibrain_bids.model.parcellation import Parcellation
+from unibrain_bids.model.places import PlaceHead, fit_places
 from unibrain_bids.model.presets import Preset
 from unibrain_bids.model.registration import Registration, centroids, closed_form_affine
 from unibrain_bids.model.segmentation import SegmentationHead, group_prior, log_prior
@@ -33,6 +35,8 @@ class Dense:
     """Two channels: brain (sulci closed), intracranial space."""
     structure_logits: Tensor
     """Background, then `frame.STRUCTURES`."""
+    places: Tensor
+    """Guessed frame coordinates in mm of the bottleneck's tokens (batch, 3, X/16, Y/16, Z/16)."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class UniBrain(nn.Module):
         self.multiplier = MultiplierHead(width_half)
         self.extraction = nn.Conv3d(width_full, 2, 1)
         self.segmentation = SegmentationHead(width_full)
+        self.places = PlaceHead(preset.widths[-1])
         self.registration = Registration(preset.widths[-1], preset.stages, preset.stage_widths)
         self.parcellation = Parcellation(width_full)
         self.network = RegionNetwork(width_full, preset.region_features)
@@ -122,6 +127,7 @@ class UniBrain(nn.Module):
             multiplier=self.multiplier(features.half),
             mask_logits=self.extraction(features.full),
             structure_logits=self.segmentation(features.full, self.prior),
+            places=self.places(features.bottleneck),
         )
 
     def register(self, dense: Dense, image: Tensor) -> list[Tensor]:
@@ -137,6 +143,12 @@ class UniBrain(nn.Module):
         """Closed-form `frame_from_grid` from structure probabilities."""
         centre, volume = centroids(probability, self.points)
         return closed_form_affine(centre, volume, self.target, smallest=_SMALLEST_STRUCTURE)
+
+    def fit_to_places(self, dense: Dense) -> Tensor:
+        """`frame_from_grid` (batch, 4, 4) fitted to the places that the brain's tokens guess."""
+        mask = functional.avg_pool3d(torch.sigmoid(dense.mask_logits[:, :1].float()), PlaceHead.FACTOR)[:, 0]
+        fits = [fit_places(w, p, self.places.points) for w, p in zip(mask, dense.places, strict=True)]
+        return torch.stack(fits).float()
 
     def forward(self, image: Tensor, smoothness: Tensor) -> Outputs:
         """Every output of heads (batch, 1, X, Y, Z), 0..1, on the model grid, at lambda (batch,)."""

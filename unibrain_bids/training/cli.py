@@ -12,7 +12,7 @@ ATLAS = Path(__file__).parents[1] / "resources" / "population" / "atlas.npz"
 def build_parser() -> argparse.ArgumentParser:
     """The options of `unibrain-train`."""
     parser = argparse.ArgumentParser(prog="unibrain-train", description=__doc__)
-    parser.add_argument("recipe", choices=["first-look", "unified", "network"])
+    parser.add_argument("recipe", choices=["first-look", "aligner", "unified", "network"])
     parser.add_argument("--data", type=Path, default=Path("packed/heads.npz"), help="file made by training.packing")
     parser.add_argument("--atlas", type=Path, default=ATLAS, help="soft atlas made by training.population")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log; resumed when it exists")

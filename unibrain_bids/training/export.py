@@ -2,8 +2,8 @@
 
 Usage:
 
-    python -m unibrain_bids.training.export --first-look runs/first-look --unified runs/unified
-        --network runs/network --out FILE.safetensors
+    python -m unibrain_bids.training.export --first-look runs/first-look --aligner runs/aligner
+        --unified runs/unified --network runs/network --out FILE.safetensors
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ def main() -> None:
     """Write the weights file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first-look", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--aligner", type=Path, required=True, help="folder of the run")
     parser.add_argument("--unified", type=Path, required=True, help="folder of the run")
     parser.add_argument("--network", type=Path, required=True, help="folder of the run")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    runs = {"first_look": args.first_look, "unibrain": args.unified, "network": args.network}
+    runs = {"first_look": args.first_look, "aligner": args.aligner, "unibrain": args.unified, "network": args.network}
     states = {name: average_of(folder / "checkpoint.pt") for name, folder in runs.items()}
     states["unibrain"] |= {f"network.{key}": tensor for key, tensor in states.pop("network").items()}
     modules = {

@@ -13,8 +13,10 @@ from torch.nn import functional
 
 from unibrain_bids.errors import UsageError
 from unibrain_bids.model import frame
+from unibrain_bids.model.aligner import Aligner, group_channels
 from unibrain_bids.model.atlas import Atlas
-from unibrain_bids.model.first_look import FirstLook, fit_places
+from unibrain_bids.model.first_look import FirstLook
+from unibrain_bids.model.places import PlaceHead, fit_places
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.spatial import transform_points
 from unibrain_bids.model.unibrain import Dense, UniBrain
@@ -22,7 +24,7 @@ from unibrain_bids.model.weights import average_of
 from unibrain_bids.training import objectives
 from unibrain_bids.training.embeddings import NetworkRecipe
 from unibrain_bids.training.simulation.material import Material, load_material
-from unibrain_bids.training.simulation.simulator import ALIGNED, FIRST_LOOK, SimulatedHead, simulate
+from unibrain_bids.training.simulation.simulator import ALIGNED, FIRST_LOOK, SECOND_LOOK, SimulatedHead, simulate
 from unibrain_bids.training.trainer import Recipe
 
 HELD_OUT = ("head-13", "head-14", "head-15", "head-16")
@@ -90,12 +92,48 @@ class FirstLookRecipe:
                 logits, places = model(head.image)
             dice.append(float(dice_scores((logits > 0).long(), head.brain.long(), 2)[0]))
             weight = torch.sigmoid(logits[0, 0]) * (logits[0, 0] > 0)
-            fitted = fit_places(weight, places[0], self.points)[None].float()
-            gap = transform_points(fitted, self.points) - transform_points(head.frame_from_grid, self.points)
+            # Before any brain is found, the guess is that the head stands in the frame already.
+            found = int((weight > 0).sum()) > 100
+            fitted = fit_places(weight, places[0], self.points)[None].float() if found else torch.eye(4)[None]
+            exact_pose = head.frame_from_grid
+            gap = transform_points(fitted.to(exact_pose), self.points) - transform_points(exact_pose, self.points)
             distance.append(float(gap[0][head.brain[0, 0] > 0].norm(dim=-1).mean()))
         return {
             "brain_dice": float(np.mean(dice)), "fit_mm": float(np.mean(distance)), "worst_fit_mm": max(distance),
         }  # fmt: skip
+
+
+class AlignerRecipe:
+    """Groups of structures at 4 mm in roughly aligned heads."""
+
+    def __init__(self, heads: Heads, atlas: Atlas) -> None:
+        self.heads = heads
+        self.model: nn.Module = Aligner(UNIFIED.aligner_widths, atlas)
+        self.channels = group_channels().to(heads.training.t1.device)
+
+    def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
+        """Soft Dice and cross-entropy of the groups on one simulated scan."""
+        head = simulate(self.heads.training, SECOND_LOOK, seed)
+        with half_precision(head.image.device):
+            logits = model(head.image)
+        dice, cross_entropy = objectives.segmentation_loss(logits, self.channels[head.structures])
+        return dice + cross_entropy, {"dice": dice.item(), "cross_entropy": cross_entropy.item()}
+
+    def evaluate(self, model: nn.Module, scans: int = 12) -> dict[str, float]:
+        """Group Dice, and the closed form's distance from the exact affine, on scans of the held-out heads."""
+        assert isinstance(model, Aligner)
+        records = []
+        for i in range(scans):
+            head = simulate(self.heads.held_out, SECOND_LOOK, _EVALUATION_SEED + i, i % len(self.heads.held_out.heads))
+            with half_precision(head.image.device):
+                logits = model(head.image)
+            dice = dice_scores(logits.argmax(1), self.channels[head.structures], logits.shape[1]).nanmean()
+            inside, exact = head.brain[0, 0] > 0, transform_points(head.frame_from_grid, model.points)
+            fitted = transform_points(model.fit(logits), model.points)
+            distances = [(places - exact)[0][inside].norm(dim=-1).mean() for places in (fitted, model.points[None])]
+            records.append((float(dice), *(float(distance) for distance in distances)))
+        dice, fit, start = (float(column) for column in np.mean(records, axis=0))
+        return {"group_dice": dice, "fit_mm": fit, "start_mm": start, "worst_fit_mm": max(r[1] for r in records)}
 
 
 class UnifiedRecipe:
@@ -137,7 +175,7 @@ class UnifiedRecipe:
         points = model.points[::8, ::8, ::8]
         goal = transform_points(exact, points)
         distance = torch.stack([(transform_points(s, points) - goal).norm(dim=-1).mean() for s in stages]).mean()
-        terms = {"distance": distance / 10}
+        terms = {"distance": distance / 10, "place": place_error(model, dense, head) / 10}
         if head.t1_like:
             aligned = model.align(head.brain * head.image, stages[-1])
             terms["similarity"] = 1 - objectives.correlation(aligned, model.template)
@@ -170,6 +208,13 @@ def multiplier_terms(dense: Dense, head: SimulatedHead, smoothness: Tensor) -> d
         "reconstruction": weight * (1 - objectives.ssim(normalised, head.normalised)),
         "variation": smoothness.mean() * objectives.total_variation(dense.multiplier.log_gain_half),
     }
+
+
+def place_error(model: UniBrain, dense: Dense, head: SimulatedHead) -> Tensor:
+    """Mean distance in mm between guessed and exact places over the brain."""
+    exact = transform_points(head.frame_from_grid, model.places.points).permute(0, 4, 1, 2, 3)
+    brain = functional.avg_pool3d(head.brain, PlaceHead.FACTOR)
+    return ((dense.places - exact).norm(dim=1, keepdim=True) * brain).sum() / brain.sum().clamp(min=1)
 
 
 def region_loss(
@@ -208,7 +253,10 @@ def unified_figures(model: UniBrain, dense: Dense, head: SimulatedHead) -> dict[
     exact, stages = torch.linalg.inv(head.frame_from_grid), model.register(dense, head.image)
     fitted = torch.linalg.inv(model.fit(torch.softmax(logits.float(), dim=1)))
     points = model.points[::8, ::8, ::8]
-    for name, matrix in {"stages": stages[-1], "fitted": fitted, "start": torch.eye(4).to(exact)[None]}.items():
+    found = int((dense.mask_logits[:, 0] > 0).sum()) > 1000
+    placed = torch.linalg.inv(model.fit_to_places(dense)) if found else torch.eye(4).to(exact)[None]
+    start = torch.eye(4).to(exact)[None]
+    for name, matrix in {"stages": stages[-1], "fitted": fitted, "placed": placed, "start": start}.items():
         distance = (transform_points(matrix, points) - transform_points(exact, points)).norm(dim=-1)
         figures[f"{name}_mm"] = float(distance.mean())
     generator = torch.Generator().manual_seed(0)
@@ -218,14 +266,14 @@ def unified_figures(model: UniBrain, dense: Dense, head: SimulatedHead) -> dict[
     return figures
 
 
-def make(name: str, heads: Heads, atlas: Path, unified: Path | None, folder: Path) -> Recipe:
+def make(name: str, heads: Heads, atlas_path: Path, unified: Path | None, folder: Path) -> Recipe:
     """The recipe of that name.
 
     Parameters
     ----------
     heads
         Label maps.
-    atlas
+    atlas_path
         The population's soft atlas.
     unified
         Folder of a run of `unified`, on which `network` builds.
@@ -234,8 +282,11 @@ def make(name: str, heads: Heads, atlas: Path, unified: Path | None, folder: Pat
     """
     if name == "first-look":
         return FirstLookRecipe(heads)
-    with np.load(atlas) as arrays:
-        recipe = UnifiedRecipe(heads, Atlas.from_arrays(arrays))
+    with np.load(atlas_path) as arrays:
+        atlas = Atlas.from_arrays(arrays)
+    if name == "aligner":
+        return AlignerRecipe(heads, atlas)
+    recipe = UnifiedRecipe(heads, atlas)
     if name == "unified":
         return recipe
     if unified is None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from unibrain_bids.model import frame
+from unibrain_bids.model import aligner, frame
+from unibrain_bids.model.places import fit_places
 from unibrain_bids.training.simulation import appearance, geometry
 from unibrain_bids.training.simulation.material import Head, Material, is_brain, is_intracranial, row_of
 
@@ -42,8 +43,14 @@ class SimulationRange:
     missing_parts: bool = True
 
 
-FIRST_LOOK = SimulationRange((32, 32, 32), 8.0, geometry.PoseRange(40.0, 35.0, 0.2, 0.03))
-ALIGNED = SimulationRange(frame.SHAPE, frame.SPACING, geometry.PoseRange(4.0, 3.5, 0.06, 0.03))
+# T1-like heads first: other contrasts join when these are learnt (docs/training-log.md).
+FIRST_LOOK = SimulationRange((32, 32, 32), 8.0, geometry.PoseRange(15.0, 30.0, 0.15, 0.02), t1_fraction=1.0)
+SECOND_LOOK = SimulationRange(
+    aligner.SHAPE, aligner.SPACING, geometry.PoseRange(12.0, 9.0, 0.12, 0.03), t1_fraction=1.0, bias=0.3
+)
+ALIGNED = SimulationRange(
+    frame.SHAPE, frame.SPACING, geometry.PoseRange(3.0, 2.5, 0.05, 0.02), t1_fraction=1.0, bias=0.3
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class SimulatedHead:
     log_gain
         Logarithm of the exact multiplier without the stripping: normalised = brain * exp(log_gain) * image.
     frame_from_grid
-        (1, 4, 4): grid mm to population frame mm.
+        (1, 4, 4): grid mm to population frame mm, the affine that fits the deformed brain best.
     t1_like
         Whether the contrast was drawn from the T1 priors.
     subject
@@ -146,10 +153,22 @@ def simulate(
         intracranial=is_intracranial(labels).float()[None, None],
         normalised=brain * torch.exp(log_gain) * image,
         log_gain=log_gain,
-        frame_from_grid=shape.frame_from_grid[None],
+        frame_from_grid=best_affine(brain, places, grid_points)[None],
         t1_like=tissues.t1_like,
         subject=subject + len(material.heads) * int(shape.flip),
     )
+
+
+def best_affine(brain: torch.Tensor, places: torch.Tensor, grid_points: torch.Tensor) -> torch.Tensor:
+    """Least-squares affine (4, 4) from grid mm to the anatomy's places in the frame, over the brain's voxels.
+
+    The pose alone would not do as truth: a smooth deformation shifts, turns and stretches the brain as well.
+    """
+    every = (slice(None, None, 3),) * 3
+    if not brain[0, 0][every].any():
+        return torch.eye(4, device=brain.device)
+    fitted = fit_places(brain[0, 0][every], places[every].permute(3, 0, 1, 2), grid_points[every])
+    return fitted.float()
 
 
 def _with_partial_volume(
