@@ -230,7 +230,10 @@ def _assemble(scan: Scan, outputs: Outputs, frame_from_scan: NDArray[np.float64]
         frame_from_scan=fitted,
         intracranial_volume=float((mask_probability[:, 1] > 0.5).sum()) * voxel,
         networks={"innerproduct": named_network(outputs.network[0].cpu().numpy())},
-        quality={"model_realignment_mm": _movement(outputs.fitted[0]), "model_mask_certainty": certainty(mask_probability[:, 0])},
+        quality={
+            "model_realignment_mm": _movement(outputs.fitted[0]),
+            "model_mask_certainty": certainty(mask_probability[:, 0]),
+        },
     )
 
 

@@ -132,8 +132,10 @@ class AlignerRecipe:
             fitted = transform_points(model.fit(logits), model.points)
             distances = [(places - exact)[0][inside].norm(dim=-1).mean() for places in (fitted, model.points[None])]
             records.append((float(dice), *(float(distance) for distance in distances)))
-        dice, fit, start = (float(column) for column in np.mean(records, axis=0))
-        return {"group_dice": dice, "fit_mm": fit, "start_mm": start, "worst_fit_mm": max(r[1] for r in records)}
+        means = np.mean(records, axis=0).tolist()
+        return dict(zip(("group_dice", "fit_mm", "start_mm"), means, strict=True)) | {
+            "worst_fit_mm": max(record[1] for record in records)
+        }
 
 
 class UnifiedRecipe:
