@@ -1,0 +1,187 @@
+"""The recipes run on the packaged phantom, and learn."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from unibrain_bids.errors import UsageError
+from unibrain_bids.inference import resource
+from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.first_look import FirstLook
+from unibrain_bids.model.network import RegionNetwork
+from unibrain_bids.training import export
+from unibrain_bids.training.embeddings import NetworkRecipe, edge_similarity, person_loss
+from unibrain_bids.training.recipes import HELD_OUT, REGION_CHANNEL, FirstLookRecipe, Heads, UnifiedRecipe, make
+from unibrain_bids.training.simulation.material import Material
+from unibrain_bids.training.trainer import Trainer, TrainerSettings
+
+PHANTOM = resource("population/phantom.npz")
+ATLAS = resource("population/atlas.npz")
+
+
+def repack(path: Path, names: tuple[str, ...]) -> Path:
+    """Write a packed file that holds the phantom under several names."""
+    with np.load(PHANTOM) as packed:
+        arrays = dict(packed)
+    for kind in ("labels", "regions", "affine", "frame_from_head"):
+        arrays |= {f"{kind}_{i}": arrays[f"{kind}_0"] for i in range(len(names))}
+    np.savez(path, allow_pickle=False, **arrays | {"names": np.array(names)})
+    return path
+
+
+def test_held_out_heads_are_not_trained_on(tmp_path: Path) -> None:
+    path = repack(tmp_path / "heads.npz", ("head-01", "head-13", "head-02"))
+    heads, everyone = (Heads.load(path, torch.device("cpu"), keep_all=keep) for keep in (False, True))
+    assert [head.name for head in heads.training.heads] == ["head-01", "head-02"]
+    assert [head.name for head in everyone.training.heads] == ["head-01", "head-13", "head-02"]
+    assert [head.name for head in heads.held_out.heads] == ["head-13"] and "head-13" in HELD_OUT
+
+
+def test_region_numbers_to_channels() -> None:
+    assert sorted(REGION_CHANNEL[REGION_CHANNEL >= 0].tolist()) == list(range(34))
+    assert (REGION_CHANNEL[[0, 4]] == -1).all() and REGION_CHANNEL[1] == 0 and REGION_CHANNEL[35] == 33
+
+
+def test_network_recipe_needs_a_trained_model(phantom: Material, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--unified"):
+        make("network", Heads(phantom, phantom), ATLAS, None, tmp_path)
+
+
+def test_first_look_learns_one_scan_by_heart(phantom: Material) -> None:
+    recipe = FirstLookRecipe(Heads(phantom, phantom))
+    torch.manual_seed(0)
+    network = FirstLook((4, 8, 8, 16))
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        loss, terms = recipe.loss(network, seed=3)
+        assert all(math.isfinite(value) for value in terms.values())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-10:]) < 0.75 * losses[0]
+
+
+def test_first_look_is_evaluated_before_it_finds_any_brain(phantom: Material) -> None:
+    network = FirstLook((4, 8))
+    with torch.no_grad():
+        network.head.bias.fill_(-50)
+        figures = FirstLookRecipe(Heads(phantom, phantom)).evaluate(network, scans=2)
+    assert figures["brain_dice"] == 0
+    assert 5 < figures["fit_mm"] <= figures["worst_fit_mm"] < 100
+
+
+@pytest.mark.slow
+def test_unified_recipe_trains_every_part(phantom: Material, tmp_path: Path) -> None:
+    """Two steps on the processor: all terms are finite, and every part of the model but the network moves."""
+    with np.load(ATLAS) as arrays:
+        recipe = UnifiedRecipe(Heads(phantom, phantom), Atlas.from_arrays(arrays))
+    trainer = Trainer(recipe, tmp_path, TrainerSettings(minutes=1), torch.device("cpu"))
+    before = {name: parameter.detach().clone() for name, parameter in recipe.model.named_parameters()}
+    for _ in range(2):
+        terms = trainer.train_step()
+        assert {"dice", "cross_entropy", "mask", "gain", "reconstruction", "variation", "distance"} <= set(terms)
+        assert all(math.isfinite(value) for value in terms.values()), terms
+    moved = {name.split(".")[0] for name, p in recipe.model.named_parameters() if not torch.equal(p, before[name])}
+    parts = {name.split(".")[0] for name in before}
+    assert moved >= parts - {"network"}
+    with torch.no_grad():
+        figures = recipe.evaluate(recipe.model.eval(), scans=1)
+    assert all(math.isfinite(value) for value in figures.values()), figures
+    assert figures["structure_dice"] > 0.3, "training begins at the atlas"
+
+
+class TestNetworkRecipe:
+    def descriptions(self, persons: int) -> torch.Tensor:
+        """Persons differ in their regions' description; two scans of one differ by noise."""
+        generator = torch.Generator().manual_seed(persons)
+        own = torch.randn(persons, 1, 20, 11, generator=generator)
+        regions = torch.randn(1, 1, 20, 11, generator=generator)
+        return regions + own + 0.5 * torch.randn(persons, 2, 20, 11, generator=generator)
+
+    def test_edges_are_compared_without_the_groups_mean(self) -> None:
+        h = torch.nn.functional.normalize(torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+        g = torch.nn.functional.normalize(torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(1)), dim=-1)
+        pairs = np.triu_indices(6, 1)
+        edges = [np.stack([(m @ m.T)[pairs] for m in x.double().numpy()]) for x in (h, g)]
+        centred = [e - e.mean(0) for e in edges]
+        unit = [c / np.linalg.norm(c, axis=1, keepdims=True) for c in centred]
+        np.testing.assert_allclose(edge_similarity(h, g), unit[0] @ unit[1].T, atol=1e-5)
+
+    def test_persons_are_recognised_better_after_training(self) -> None:
+        torch.manual_seed(0)
+        recipe = NetworkRecipe(_Holder(RegionNetwork(4, 16, hidden=32)), self.descriptions(24), self.descriptions(12))
+        optimiser = torch.optim.Adam(recipe.model.parameters(), lr=3e-3)
+        losses = []
+        for seed in range(40):
+            loss, _ = recipe.loss(recipe.model, seed)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+        with torch.no_grad():
+            figures = recipe.evaluate(recipe.model)
+        assert figures["identifiability"] > 2 / 12 and 0 < figures["edge"] < 1
+
+    def test_person_loss_is_low_for_the_right_pairs(self) -> None:
+        h = torch.nn.functional.normalize(torch.randn(6, 20, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+        assert person_loss(h, h) < 0.01 < 1 < person_loss(h, h.roll(1, 0))
+
+
+class _Holder(nn.Module):
+    """What `NetworkRecipe` takes of a UniBrain: its network."""
+
+    def __init__(self, network: RegionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+
+def test_export_joins_the_averaged_weights_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One checkpoint each; the network's run replaces what the unified run had of it, a classifier stays out."""
+    torch.manual_seed(0)
+    runs = {
+        "first_look": nn.ModuleDict({"head": nn.Linear(2, 2)}),
+        "aligner": nn.ModuleDict({"head": nn.Linear(4, 2)}),
+        "unified": nn.ModuleDict({name: nn.Linear(3, 3) for name in ("network", "backbone", "classifier")}),
+        "network": nn.Linear(3, 3),
+    }
+    arguments = []
+    for name, model in runs.items():
+        trainer = Trainer(_Idle(model), tmp_path / name, TrainerSettings(minutes=0), torch.device("cpu"))
+        trainer.run()
+        arguments += [f"--{name.replace('_', '-')}", str(tmp_path / name)]
+    out = tmp_path / "new" / "weights.safetensors"
+    monkeypatch.setattr(sys, "argv", ["export", *arguments, "--out", str(out)])
+    export.main()
+    with safe_open(out, framework="pt") as opened:
+        stored = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        card = opened.metadata()
+    parts = ("first_look.head", "aligner.head", "unibrain.network", "unibrain.backbone")
+    assert set(stored) == {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
+    assert all(tensor.dtype == torch.float16 for tensor in stored.values())
+    assert torch.equal(stored["unibrain.network.weight"], runs["network"].weight.half())
+    assert card["licence"] == "Apache-2.0" and "Research use only" in card["intended_use"]
+    assert '"held_out": {"figure": 0.25}' in card["runs"]
+
+
+class _Idle:
+    """A recipe whose model is trained already."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def loss(self, model: nn.Module, seed: int) -> tuple[torch.Tensor, dict[str, float]]:
+        raise AssertionError("a budget of no minutes takes no step")
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return {"figure": 0.25}
