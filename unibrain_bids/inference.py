@@ -28,7 +28,7 @@ from unibrain_bids.model import frame
 from unibrain_bids.model.aligner import Aligner
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.first_look import FirstLook
-from unibrain_bids.model.locate import Volume, first_look, pull_averaged, scale_to_unit, second_look
+from unibrain_bids.model.locate import Volume, first_look, largest_component, pull_averaged, scale_to_unit, second_look
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
 from unibrain_bids.model.parcellation import region_numbers
 from unibrain_bids.model.presets import UNIFIED
@@ -174,7 +174,9 @@ def resource(name: str) -> Path:
 
 
 @torch.inference_mode()
-def predict(scan: Scan | Path | str, *, model: Model | None = None, smoothness: float = 0.1) -> Prediction:
+def predict(
+    scan: Scan | Path | str, *, model: Model | None = None, smoothness: float = 0.1, mirror: bool = True
+) -> Prediction:
     """Process one T1-weighted head.
 
     Parameters
@@ -185,6 +187,8 @@ def predict(scan: Scan | Path | str, *, model: Model | None = None, smoothness: 
         From `load_model`; the shipped weights on the best device when None.
     smoothness
         NPP's lambda: larger gives a smoother intensity correction (trained for 0.001 to 10).
+    mirror
+        Average masks and structures over the head and its mirror image.
 
     Raises
     ------
@@ -198,7 +202,7 @@ def predict(scan: Scan | Path | str, *, model: Model | None = None, smoothness: 
     frame_from_scan = _checked(scan, first_look(model.first_look, volume))
     frame_from_scan = _checked(scan, second_look(model.aligner, volume, frame_from_scan))
     image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
-    outputs = model.unibrain(scale_to_unit(image), torch.full((1,), smoothness, device=model.device))
+    outputs = model.unibrain(scale_to_unit(image), torch.full((1,), smoothness, device=model.device), mirror=mirror)
     return _assemble(scan, outputs, frame_from_scan)
 
 
@@ -278,18 +282,6 @@ def named_network(matrix: NDArray[np.float32]) -> Network:
     table = LabelTable.load("DK")
     order = [region_numbers().index(row.index) for row in table]
     return Network(table.indices, table.names, matrix[np.ix_(order, order)])
-
-
-def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest connected part with its holes filled."""
-    from scipy import ndimage
-
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return ndimage.binary_fill_holes(labels == sizes.argmax())
 
 
 def _movement(matrix: torch.Tensor) -> float:

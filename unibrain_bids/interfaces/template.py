@@ -1,7 +1,8 @@
 """The template: its grid, and where it lies in the model's population frame.
 
-`python -m unibrain_bids.interfaces.template` registers the templates with the shipped weights and stores the result in
-`resources/templates`; to be run once after new weights.
+`python -m unibrain_bids.interfaces.template` processes the templates with the shipped weights and stores in
+`resources/templates` where they lie in the frame, and their structures and parcels as the model sees them; to be run
+once after new weights.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.errors import ResourceError
+from unibrain_bids.imaging.images import MNI_CODE, save_image
 from unibrain_bids.inference import Model, load_model, predict, resource
 
 logger = logging.getLogger(__name__)
@@ -77,13 +79,18 @@ def register_template(name: str, model: Model) -> NDArray[np.float64]:
     return predict(template_path(name), model=model).frame_from_scan
 
 
-def store_registration(name: str) -> Path:
-    """Register a template with the shipped weights and write the result where `load_template` looks for it."""
+def store_registration(name: str) -> list[Path]:
+    """Process a template with the shipped weights and write the results where `load_template` looks for them."""
     model = load_model("cpu")
+    prediction = predict(template_path(name), model=model)
     path = _stored(name)
-    content = {"weights_sha256": model.sha256, "frame_from_template": register_template(name, model).tolist()}
-    write_json(path, content)
-    return path
+    write_json(path, {"weights_sha256": model.sha256, "frame_from_template": prediction.frame_from_scan.tolist()})
+    labels = {"seg-aseg": prediction.structures, "atlas-DK": prediction.parcellations["DK"]}
+    written = [path]
+    for entity, data in labels.items():
+        written.append(path.with_name(f"tpl-{name}_res-1_{entity}_dseg.nii.gz"))
+        save_image(written[-1], data, affine=prediction.scan.affine, code=MNI_CODE, dtype=np.int16)
+    return written
 
 
 def template_path(name: str) -> Path:
@@ -109,4 +116,4 @@ def _stored(name: str) -> Path:
 
 if __name__ == "__main__":
     for template in _NILEARN:
-        print(store_registration(template))
+        print(*store_registration(template), sep="\n")

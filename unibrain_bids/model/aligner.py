@@ -47,9 +47,9 @@ class Aligner(nn.Module):
         groups = self.groups.expand(len(image), -1, -1, -1, -1)
         return self.head(self.backbone(torch.cat([image, groups.to(image)], dim=1)).full)
 
-    def fit(self, logits: Tensor) -> Tensor:
-        """`frame_from_grid` (batch, 4, 4) by the closed form on the groups' centres."""
-        centre, volume = centroids(torch.softmax(logits.float(), dim=1), self.points)
+    def fit(self, probability: Tensor) -> Tensor:
+        """`frame_from_grid` (batch, 4, 4) by the closed form on the groups' centres, background first."""
+        centre, volume = centroids(probability, self.points)
         return closed_form_affine(centre, volume, self.target, smallest=_SMALLEST_GROUP)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from unibrain_bids.model import frame
@@ -126,9 +127,22 @@ def second_look(
     volume = coarse(volume, SECOND_SPACING / 2)
     for _ in range(passes):
         image = pull_averaged(volume, np.linalg.inv(frame_from_world), network.points, SECOND_SPACING)
-        fit = network.fit(network(scale_to_unit(image)))[0].double().cpu().numpy()
-        frame_from_world = fit @ frame_from_world
+        probability = torch.softmax(network(scale_to_unit(image)).float(), dim=1)
+        # What looks like brain elsewhere, in the neck say, would drag the groups' centres along.
+        brain = largest_component((probability[0, 0] < 0.5).cpu().numpy())
+        probability = probability * torch.from_numpy(brain).to(probability.device)
+        frame_from_world = network.fit(probability)[0].double().cpu().numpy() @ frame_from_world
     return frame_from_world
+
+
+def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected part of a mask (X, Y, Z), with its holes filled."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return ndimage.binary_fill_holes(labels == sizes.argmax())
 
 
 def rigid_part(matrix: NDArray[np.floating]) -> NDArray[np.floating]:

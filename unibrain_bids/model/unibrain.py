@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -150,9 +150,22 @@ class UniBrain(nn.Module):
         fits = [fit_places(w, p, self.places.points) for w, p in zip(mask, dense.places, strict=True)]
         return torch.stack(fits).float()
 
-    def forward(self, image: Tensor, smoothness: Tensor) -> Outputs:
-        """Every output of heads (batch, 1, X, Y, Z), 0..1, on the model grid, at lambda (batch,)."""
-        dense = self.dense(image, smoothness)
+    def mirrored_mean(self, image: Tensor, smoothness: Tensor) -> Dense:
+        """`dense`, with masks and structures averaged over the head and its mirror image."""
+        dense, mirror = self.dense(image, smoothness), self.dense(image.flip(2), smoothness)
+        structures = mirror.structure_logits.flip(2)[:, frame.flip_permutation()]
+        return replace(
+            dense,
+            mask_logits=(dense.mask_logits + mirror.mask_logits.flip(2)) / 2,
+            structure_logits=(dense.structure_logits + structures) / 2,
+        )
+
+    def forward(self, image: Tensor, smoothness: Tensor, *, mirror: bool = False) -> Outputs:
+        """Every output of heads (batch, 1, X, Y, Z), 0..1, on the model grid, at lambda (batch,).
+
+        `mirror` looks at the mirrored head as well (twice the time, steadier labels).
+        """
+        dense = self.mirrored_mean(image, smoothness) if mirror else self.dense(image, smoothness)
         stages = self.register(dense, image)
         frame_from_grid = torch.linalg.inv(stages[-1])
         probability = torch.softmax(dense.structure_logits.float(), dim=1)

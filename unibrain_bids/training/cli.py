@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--anneal", type=int, default=0, help="end the run with so many steps to learning rate zero")
+    parser.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights; shorter for annealing")
     parser.add_argument("--evaluate-every", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's own choice)")
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = recipes.make(args.recipe, heads, args.atlas, args.unified, args.out)
     settings = TrainerSettings(
         minutes=args.minutes, batch=args.batch, learning_rate=args.learning_rate, anneal=args.anneal,
-        evaluate_every=args.evaluate_every, seed=args.seed,
+        evaluate_every=args.evaluate_every, seed=args.seed, ema=args.ema,
     )  # fmt: skip
     Trainer(recipe, args.out, settings, device).run()
     return 0

@@ -129,7 +129,7 @@ class AlignerRecipe:
                 logits = model(head.image)
             dice = dice_scores(logits.argmax(1), self.channels[head.structures], logits.shape[1]).nanmean()
             inside, exact = head.brain[0, 0] > 0, transform_points(head.frame_from_grid, model.points)
-            fitted = transform_points(model.fit(logits), model.points)
+            fitted = transform_points(model.fit(logits.float().softmax(1)), model.points)
             distances = [(places - exact)[0][inside].norm(dim=-1).mean() for places in (fitted, model.points[None])]
             records.append((float(dice), *(float(distance) for distance in distances)))
         means = np.mean(records, axis=0).tolist()
