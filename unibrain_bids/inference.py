@@ -36,6 +36,11 @@ from unibrain_bids.model.unibrain import Outputs, UniBrain
 from unibrain_bids.model.weights import load_weights
 
 WHITE_MATTER_INTENSITY = 110.0
+# Where the closed form on the segmented structures would still move the brain by more than this, the head is realigned
+# and looked at once more.
+_SETTLED_MM = 2.0
+_ATTEMPTS = 2
+_SMALLEST_BRAIN_MM3 = 200_000
 _TISSUES = {"GM": 1, "WM": 2, "CSF": 3}
 
 
@@ -201,8 +206,13 @@ def predict(
     volume = Volume(data, np.asarray(scan.affine, dtype=np.float64))
     frame_from_scan = _checked(scan, first_look(model.first_look, volume))
     frame_from_scan = _checked(scan, second_look(model.aligner, volume, frame_from_scan))
-    image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
-    outputs = model.unibrain(scale_to_unit(image), torch.full((1,), smoothness, device=model.device), mirror=mirror)
+    lam = torch.full((1,), smoothness, device=model.device)
+    for attempt in range(_ATTEMPTS):
+        image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
+        outputs = model.unibrain(scale_to_unit(image), lam, mirror=mirror)
+        if attempt == _ATTEMPTS - 1 or _movement(outputs.fitted[0]) < _SETTLED_MM:
+            break
+        frame_from_scan = _checked(scan, as_float64(outputs.fitted[0]) @ frame_from_scan)
     return _assemble(scan, outputs, frame_from_scan)
 
 
@@ -213,8 +223,10 @@ def _assemble(scan: Scan, outputs: Outputs, frame_from_scan: NDArray[np.float64]
     dense = outputs.dense
     mask_probability = torch.sigmoid(dense.mask_logits.float())
     mask = largest_component(native.volume(mask_probability[:, :1]) > 0.5)
+    if mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) < _SMALLEST_BRAIN_MM3:
+        raise _no_brain(scan)
     structures, tissues, shares = _segment(native, torch.softmax(dense.structure_logits.float(), 1), mask)
-    fitted = outputs.fitted[0].double().cpu().numpy() @ frame_from_scan
+    fitted = as_float64(outputs.fitted[0]) @ frame_from_scan
     log_gain = extended_log_gain(dense.multiplier.log_gain(), native)
     gain = np.exp(log_gain - log_gain[mask].mean())
     preproc = scan.data * gain
@@ -284,6 +296,12 @@ def named_network(matrix: NDArray[np.float32]) -> Network:
     return Network(table.indices, table.names, matrix[np.ix_(order, order)])
 
 
+def as_float64(matrix: torch.Tensor) -> NDArray[np.float64]:
+    """A matrix as a numpy array in double precision."""
+    result: NDArray[np.float64] = matrix.double().cpu().numpy()
+    return result
+
+
 def _movement(matrix: torch.Tensor) -> float:
     """How far an affine (4, 4) in mm moves the corners of a cube of 100 mm around the origin, mean in mm.
 
@@ -300,10 +318,14 @@ def certainty(probability: torch.Tensor) -> float:
     return float((2 * shell - 1).abs().mean()) if shell.numel() else 1.0
 
 
-def _checked(scan: Scan, frame_from_scan: NDArray[np.floating] | None) -> NDArray[np.float64]:
+def _checked(scan: Scan, frame_from_scan: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """Refuse a fit that no head can have."""
     if frame_from_scan is not None and is_plausible_affine(frame_from_scan):
-        return frame_from_scan.astype(np.float64)
-    raise ScanError(
+        return frame_from_scan
+    raise _no_brain(scan)
+
+
+def _no_brain(scan: Scan) -> ScanError:
+    return ScanError(
         f"No brain was found in {scan.path}.", "Check that it is a head, with a correct orientation in its header."
     )

@@ -85,7 +85,8 @@ def store_registration(name: str) -> list[Path]:
     prediction = predict(template_path(name), model=model)
     path = _stored(name)
     write_json(path, {"weights_sha256": model.sha256, "frame_from_template": prediction.frame_from_scan.tolist()})
-    labels = {"seg-aseg": prediction.structures, "atlas-DK": prediction.parcellations["DK"]}
+    parcels = prediction.parcellations["DK"]
+    labels: dict[str, NDArray[np.integer]] = {"seg-aseg": prediction.structures, "atlas-DK": parcels}
     written = [path]
     for entity, data in labels.items():
         written.append(path.with_name(f"tpl-{name}_res-1_{entity}_dseg.nii.gz"))
