@@ -318,10 +318,10 @@ def certainty(probability: torch.Tensor) -> float:
     return float((2 * shell - 1).abs().mean()) if shell.numel() else 1.0
 
 
-def _checked(scan: Scan, frame_from_scan: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _checked(scan: Scan, frame_from_scan: NDArray[np.floating] | None) -> NDArray[np.float64]:
     """Refuse a fit that no head can have."""
     if frame_from_scan is not None and is_plausible_affine(frame_from_scan):
-        return frame_from_scan
+        return frame_from_scan.astype(np.float64)
     raise _no_brain(scan)
 
 

@@ -17,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--atlas", type=Path, default=ATLAS, help="soft atlas made by training.population")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log; resumed when it exists")
     parser.add_argument("--unified", type=Path, help="run of the unified recipe, for the recipe `network`")
+    parser.add_argument("--init", type=Path, help="weights (.safetensors) that a new run starts from")
     parser.add_argument("--minutes", type=float, default=60.0, help="time budget of this call")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     import torch
 
+    from unibrain_bids.model.weights import load_weights
     from unibrain_bids.training import recipes
     from unibrain_bids.training.trainer import Trainer, TrainerSettings
 
@@ -45,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     heads = recipes.Heads.load(args.data, device, keep_all=args.all_heads)
     recipe = recipes.make(args.recipe, heads, args.atlas, args.unified, args.out)
+    if args.init:
+        load_weights(args.init, {recipes.MODULES[args.recipe]: recipe.model})
     settings = TrainerSettings(
         minutes=args.minutes, batch=args.batch, learning_rate=args.learning_rate, anneal=args.anneal,
         evaluate_every=args.evaluate_every, seed=args.seed, ema=args.ema,

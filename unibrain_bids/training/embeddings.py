@@ -54,8 +54,8 @@ class NetworkRecipe:
         if not bank.exists():
             bank.parent.mkdir(parents=True, exist_ok=True)
             sets = {
-                "training": gather_descriptions(model, training, persons=48, scans=2, first_seed=3_000_000),
-                "held_out": gather_descriptions(model, held_out, persons=12, scans=2, first_seed=4_000_000),
+                "training": gather_descriptions(model, training, persons=32, scans=2, first_seed=3_000_000),
+                "held_out": gather_descriptions(model, held_out, persons=8, scans=2, first_seed=4_000_000),
             }
             torch.save(sets, bank)
         sets = torch.load(bank, weights_only=True)

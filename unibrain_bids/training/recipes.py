@@ -30,6 +30,10 @@ from unibrain_bids.training.trainer import Recipe
 HELD_OUT = ("head-13", "head-14", "head-15", "head-16")
 # FreeSurfer's cortical region numbers 1..35 (4 is not used) to the parcellation's channels 0..33.
 REGION_CHANNEL = torch.tensor([-1, 0, 1, 2, -1, *range(3, 34)])
+# Name, in the weights file, of the module that each recipe trains.
+MODULES = {
+    "first-look": "first_look", "aligner": "aligner", "unified": "unibrain", "network": "unibrain.network",
+}  # fmt: skip
 # Evaluation seeds lie far from those of training steps.
 _EVALUATION_SEED = 2_000_000_000
 
