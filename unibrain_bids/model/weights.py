@@ -21,6 +21,7 @@ def save_weights(path: Path, modules: Mapping[str, Mapping[str, Tensor]], metada
             stored = tensor.half() if tensor.is_floating_point() else tensor
             tensors[f"{prefix}.{name}"] = stored.contiguous().cpu()
     save_file(tensors, path, metadata=dict(metadata))
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> dict[str, str]:
