@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from unibrain_bids.errors import DeviceError, ResourceError, ScanError
 from unibrain_bids.imaging.affines import is_plausible_affine
@@ -32,7 +33,7 @@ from unibrain_bids.model.locate import Volume, first_look, largest_component, pu
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
 from unibrain_bids.model.parcellation import region_numbers
 from unibrain_bids.model.presets import UNIFIED
-from unibrain_bids.model.unibrain import Outputs, UniBrain
+from unibrain_bids.model.unibrain import Dense, Outputs, UniBrain
 from unibrain_bids.model.weights import load_weights
 
 WHITE_MATTER_INTENSITY = 110.0
@@ -41,6 +42,9 @@ WHITE_MATTER_INTENSITY = 110.0
 _SETTLED_MM = 2.0
 _ATTEMPTS = 2
 _SMALLEST_BRAIN_MM3 = 200_000
+# See `find_brain`.
+_OPENING_VOXELS = 2
+_REACH_MM = 6.0
 _TISSUES = {"GM": 1, "WM": 2, "CSF": 3}
 
 
@@ -210,24 +214,51 @@ def predict(
     for attempt in range(_ATTEMPTS):
         image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
         outputs = model.unibrain(scale_to_unit(image), lam, mirror=mirror)
-        if attempt == _ATTEMPTS - 1 or _movement(outputs.fitted[0]) < _SETTLED_MM:
+        found = find_brain(outputs.dense)
+        fitted = model.unibrain.fit(found.structures)[0]
+        if attempt == _ATTEMPTS - 1 or _movement(fitted) < _SETTLED_MM:
             break
-        frame_from_scan = _checked(scan, as_float64(outputs.fitted[0]) @ frame_from_scan)
-    return _assemble(scan, outputs, frame_from_scan)
+        frame_from_scan = _checked(scan, as_float64(fitted) @ frame_from_scan)
+    return _assemble(scan, outputs, found, frame_from_scan, fitted)
 
 
-def _assemble(scan: Scan, outputs: Outputs, frame_from_scan: NDArray[np.float64]) -> Prediction:
+@dataclass(frozen=True)
+class Found:
+    """Masks (1, 1, X, Y, Z) and structures (1, 1 + structures, X, Y, Z) on the model grid, as probabilities."""
+
+    brain: torch.Tensor
+    intracranial: torch.Tensor
+    structures: torch.Tensor
+
+
+def find_brain(dense: Dense) -> Found:
+    """Probabilities within reach of the main body of the structures.
+
+    What the network takes for brain in the neck or in the orbits hangs on by thin bridges if at all: the main body is
+    the largest part of the segmented structures after an opening, and a mask voxel lies within 6 mm of it.
+    """
+    masks = torch.sigmoid(dense.mask_logits.float())
+    structures = torch.softmax(dense.structure_logits.float(), dim=1)
+    segmented = ((structures[0, 0] < 0.5) & (masks[0, 0] > 0.5)).cpu().numpy()
+    body = largest_component(ndimage.binary_opening(segmented, iterations=_OPENING_VOXELS))
+    if not body.any():
+        body = segmented
+    near = ndimage.distance_transform_edt(~body) * frame.SPACING <= _REACH_MM
+    region = torch.from_numpy(near).to(masks.device)
+    return Found(brain=masks[:, :1] * region, intracranial=masks[:, 1:], structures=structures * region)
+
+
+def _assemble(
+    scan: Scan, outputs: Outputs, found: Found, frame_from_scan: NDArray[np.float64], fitted: torch.Tensor
+) -> Prediction:
     """Bring the model's outputs to the scan's grid."""
     x, y, z = scan.data.shape
     native = NativeGrid((x, y, z), np.linalg.inv(frame.affine()) @ frame_from_scan @ scan.affine)
-    dense = outputs.dense
-    mask_probability = torch.sigmoid(dense.mask_logits.float())
-    mask = largest_component(native.volume(mask_probability[:, :1]) > 0.5)
+    mask = largest_component(native.volume(found.brain) > 0.5)
     if mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) < _SMALLEST_BRAIN_MM3:
         raise _no_brain(scan)
-    structures, tissues, shares = _segment(native, torch.softmax(dense.structure_logits.float(), 1), mask)
-    fitted = as_float64(outputs.fitted[0]) @ frame_from_scan
-    log_gain = extended_log_gain(dense.multiplier.log_gain(), native)
+    structures, tissues, shares = _segment(native, found.structures, mask)
+    log_gain = extended_log_gain(outputs.dense.multiplier.log_gain(), native)
     gain = np.exp(log_gain - log_gain[mask].mean())
     preproc = scan.data * gain
     white = np.median(preproc[tissues == _TISSUES["WM"]])
@@ -243,12 +274,12 @@ def _assemble(scan: Scan, outputs: Outputs, frame_from_scan: NDArray[np.float64]
         tissues=tissues,
         tissue_probabilities=shares,
         parcellations={"DK": _parcellate(native, outputs, structures)},
-        frame_from_scan=fitted,
-        intracranial_volume=float((mask_probability[:, 1] > 0.5).sum()) * voxel,
+        frame_from_scan=as_float64(fitted) @ frame_from_scan,
+        intracranial_volume=float((found.intracranial > 0.5).sum()) * voxel,
         networks={"innerproduct": named_network(outputs.network[0].cpu().numpy())},
         quality={
-            "model_realignment_mm": _movement(outputs.fitted[0]),
-            "model_mask_certainty": certainty(mask_probability[:, 0]),
+            "model_realignment_mm": _movement(fitted),
+            "model_mask_certainty": certainty(found.brain),
         },
     )
 
