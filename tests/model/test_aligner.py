@@ -21,10 +21,11 @@ class BallFinder(Aligner):
     """A second look that knows one thing: the centre of what is bright belongs at the frame's origin."""
 
     def forward(self, image: Tensor) -> Tensor:
-        return image
+        bright = 20 * (image - 0.5)
+        return torch.cat([-bright, bright], dim=1)
 
-    def fit(self, logits: Tensor) -> Tensor:
-        bright = logits[0, 0] > 0.5
+    def fit(self, probability: Tensor) -> Tensor:
+        bright = probability[0, 1] > 0.5
         matrix = torch.eye(4)[None].clone()
         matrix[0, :3, 3] = -self.points[bright].mean(0)
         return matrix
@@ -52,7 +53,7 @@ def test_fit_maps_a_moved_head_back(atlas: Atlas, make_affine: Callable[..., Ten
     voxel_from_grid = torch.linalg.inv(torch.from_numpy(frame.affine(SPACING, SHAPE)).float())
     seen = warp(aligner.groups, frame_from_grid, aligner.points, voxel_from_grid)
     probability = torch.cat([1 - seen.sum(1, keepdim=True), seen], dim=1)
-    fitted = aligner.fit(torch.log(probability.clamp(min=1e-6)))
+    fitted = aligner.fit(probability)
     corners = 60 * torch.tensor(list(product((-1.0, 1.0), repeat=3)))
     gap = (transform_points(fitted, corners) - transform_points(frame_from_grid, corners)).norm(dim=-1)
     start = (corners - transform_points(frame_from_grid, corners)).norm(dim=-1)
@@ -66,6 +67,7 @@ def test_second_look_goes_on_from_the_first(atlas: Atlas, make_affine: Callable[
     world = np.moveaxis(np.indices(shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]
     centre = world[30, 25, 35]
     ball = (np.linalg.norm(world - centre, axis=-1) < 40).astype(np.float32)
+    ball[:2, :2, :2] = 1  # apart from the ball: must not draw the centre to itself
     first = make_affine((0, 5, 30), (1.1, 1, 0.9)).numpy()
     first[:3, 3] = np.array([12.0, -14.0, 9.0]) - first[:3, :3] @ centre
     found = second_look(BallFinder((4, 8), atlas), Volume(torch.from_numpy(ball)[None, None], affine), first)
