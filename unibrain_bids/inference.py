@@ -28,6 +28,7 @@ from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
 from unibrain_bids.model.aligner import Aligner
 from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.evidence import weigh_by_intensity
 from unibrain_bids.model.first_look import FirstLook
 from unibrain_bids.model.locate import Volume, first_look, largest_component, pull_averaged, scale_to_unit, second_look
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
@@ -257,10 +258,10 @@ def _assemble(
     mask = largest_component(native.volume(found.brain) > 0.5)
     if mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) < _SMALLEST_BRAIN_MM3:
         raise _no_brain(scan)
-    structures, tissues, shares = _segment(native, found.structures, mask)
     log_gain = extended_log_gain(outputs.dense.multiplier.log_gain(), native)
     gain = np.exp(log_gain - log_gain[mask].mean())
     preproc = scan.data * gain
+    structures, tissues, shares = _segment(native, found.structures, mask, preproc)
     white = np.median(preproc[tissues == _TISSUES["WM"]])
     brain = preproc * mask * np.float32(WHITE_MATTER_INTENSITY / max(white, 1e-6))
     voxel = frame.SPACING**3 / abs(np.linalg.det(frame_from_scan[:3, :3]))
@@ -285,26 +286,21 @@ def _assemble(
 
 
 def _segment(
-    native: NativeGrid, probability: torch.Tensor, mask: NDArray[np.bool_]
+    native: NativeGrid, probability: torch.Tensor, mask: NDArray[np.bool_], preproc: NDArray[np.float32]
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
     """Structures, tissues and tissue probabilities within the mask; what is no structure there is CSF."""
     numbers = torch.tensor([0, *frame.STRUCTURES])
-    tissue_of = {row.index: row.mapping for row in LabelTable.load("aseg") if row.mapping is not None}
-    belongs = torch.zeros(3, len(numbers))
-    for channel, number in enumerate(numbers.tolist()):
-        belongs[tissue_of.get(number, _TISSUES["CSF"]) - 1, channel] = 1
-    structures = np.zeros(mask.shape, dtype=np.int16)
-    tissues = np.zeros(mask.shape, dtype=np.uint8)
+    tissue_of = {row.index: row.mapping for row in LabelTable.load("aseg").rows}
+    mapping = torch.tensor([tissue_of.get(number, _TISSUES["CSF"]) for number in numbers.tolist()])
+    intensity = torch.from_numpy(preproc[mask]).to(probability.device)
+    values = torch.cat([native.read(probability, voxels) for _, voxels in inside(mask)], dim=1)
+    values = weigh_by_intensity(values, intensity)
+    winner = values.argmax(0).cpu()
+    structures, tissues = np.zeros(mask.shape, dtype=np.int16), np.zeros(mask.shape, dtype=np.uint8)
+    structures[mask], tissues[mask] = numbers[winner].numpy(), mapping[winner].numpy()
     shares = {name: np.zeros(mask.shape, dtype=np.float32) for name in _TISSUES}
-    for piece, voxels in inside(mask):
-        values = native.read(probability, voxels)
-        winner = values.argmax(0).cpu()
-        structures.flat[piece] = numbers[winner].numpy()
-        tissues.flat[piece] = belongs[:, winner].argmax(0).numpy() + 1
-        parts = belongs.to(values) @ values
-        parts = (parts / parts.sum(0).clamp(min=1e-6)).cpu()
-        for name, value in _TISSUES.items():
-            shares[name].flat[piece] = parts[value - 1].numpy()
+    for name, tissue in _TISSUES.items():
+        shares[name][mask] = values[(mapping == tissue).to(values.device)].sum(0).cpu().numpy()
     return structures, tissues, shares
 
 
