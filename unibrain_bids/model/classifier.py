@@ -21,7 +21,7 @@ class GraphClassifier(nn.Module):
     feature_noise
         Standard deviation of the noise added to embeddings in training.
     dropped_edges
-        Part of the edges removed in training (the paper's code kept that part instead; see notes in docs).
+        Part of the edges removed in training (the paper's code kept that part instead).
     """
 
     def __init__(

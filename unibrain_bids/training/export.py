@@ -60,7 +60,7 @@ def main() -> None:
         "name": "unified",
         "training_data": "simulated scans of 12 SynthSeg label maps (Apache-2.0); heads 13-16 held out; no real images",
         "licence": "Apache-2.0",
-        "intended_use": "Research use only; not for diagnosis. Adult T1-weighted heads; other contrasts with care.",
+        "intended_use": "Research use only; not for diagnosis. Adult T1-weighted heads.",
         "git_revision": revision,
         "date": date.today().isoformat(),
         "runs": json.dumps({name: run_facts(folder) for name, folder in runs.items()}),

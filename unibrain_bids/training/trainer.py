@@ -47,7 +47,8 @@ class TrainerSettings:
     batch
         Samples whose gradients are averaged in one step.
     anneal
-        When > 0: the last so many steps, over which the learning rate goes to zero; the run ends after them.
+        When > 0: the last so many steps, over which the learning rate goes to zero. The run is over after them: its
+        folder trains no further, a new one can start from its weights.
     """
 
     minutes: float

@@ -76,7 +76,7 @@ def draw_log_bias(
     strength = strongest * _uniform(generator)
     cells = int(torch.randint(3, 6, (), generator=generator))
     coarse = strength * torch.randn(1, 1, cells, cells, cells, generator=generator)
-    # Cubic interpolation keeps the field free of creases; it goes axis pair by axis pair as torch has it in 2D only.
+    # Trilinear interpolation leaves creases at the control points, which the blur takes away.
     field = functional.interpolate(coarse.to(device), size=shape, mode="trilinear", align_corners=True)
     field = gaussian_blur(field, [n / (cells - 1) / 3 for n in shape])
     return field - field.mean()
