@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -53,3 +56,10 @@ def test_certainty_looks_at_the_undecided_shell() -> None:
     assert certainty(sure) == 1.0
     assert certainty(torch.cat([sure, torch.full((3,), 0.5)])) == 0.0
     assert certainty(torch.cat([sure, torch.tensor([0.9, 0.1])])) == pytest.approx(0.8)
+
+
+def test_card_and_template_belong_to_the_shipped_weights() -> None:
+    digest = hashlib.sha256(resource("weights/unified.safetensors").read_bytes()).hexdigest()
+    assert digest in resource("weights/unified.md").read_text(encoding="utf-8")
+    template = json.loads(resource("templates/MNI152NLin2009aSym.json").read_text(encoding="utf-8"))
+    assert template["weights_sha256"] == digest

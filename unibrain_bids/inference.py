@@ -30,7 +30,8 @@ from unibrain_bids.model.aligner import Aligner
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.evidence import weigh_by_intensity
 from unibrain_bids.model.first_look import FirstLook
-from unibrain_bids.model.locate import Volume, first_look, largest_component, pull_averaged, scale_to_unit, second_look
+from unibrain_bids.model.intensity import scale_to_unit
+from unibrain_bids.model.locate import Volume, first_look, largest_component, pull_averaged, second_look
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
 from unibrain_bids.model.parcellation import region_numbers
 from unibrain_bids.model.presets import UNIFIED

@@ -17,7 +17,8 @@ from torch import Tensor
 from unibrain_bids.model import frame
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.first_look import SPACING, FirstLook
-from unibrain_bids.model.locate import Volume, coarse, first_look, pull, pull_averaged, rigid_part, scale_to_unit
+from unibrain_bids.model.intensity import scale_to_unit
+from unibrain_bids.model.locate import Volume, coarse, first_look, pull, pull_averaged, rigid_part
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
 from unibrain_bids.model.places import fit_places
 from unibrain_bids.model.registration import RecursiveStage, affine_from_parameters, centroids, closed_form_affine

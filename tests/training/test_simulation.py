@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from unibrain_bids.model import frame
+from unibrain_bids.model.intensity import scale_to_unit, unit_divisor
 from unibrain_bids.model.spatial import transform_points
 from unibrain_bids.training.packing import structure_centroids
 from unibrain_bids.training.simulation import appearance, geometry
@@ -188,7 +189,7 @@ class TestAppearance:
     def test_scaling_keeps_zero_and_reports_its_divisor(self) -> None:
         image = torch.rand(1, 1, 20, 20, 20, generator=torch.Generator().manual_seed(0)) * 700
         image[..., :5] = 0
-        scaled, divisor = appearance.scale_to_unit(image)
+        scaled, divisor = scale_to_unit(image), unit_divisor(image)
         assert divisor == pytest.approx(0.995 * 700, rel=0.01)
         torch.testing.assert_close(scaled, (image / divisor).clamp(max=1))
 

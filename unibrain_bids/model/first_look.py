@@ -1,9 +1,10 @@
 """The first look over the whole field of view at 8 mm: where the brain is, and where in the frame each voxel lies.
 
 Every voxel of the head guesses its own place in the population frame; the affine is the least-squares fit to the
-guesses of the brain's voxels, thousands of them; what was tried before stands in docs/training-log.md. Guesses go out as steps from where the voxel would
-lie if the brain's centre were all that is known: what is left to learn, turn and size about that centre, is local.
-Group normalisation, because instance normalisation takes away any shift common to all voxels.
+guesses of the brain's voxels, thousands of them; what was tried before stands in docs/training-log.md. Guesses go out
+as steps from where the voxel would lie if the brain's centre were all that is known: what is left to learn, turn and
+size about that centre, is local. Group normalisation, because instance normalisation takes away any shift common to
+all voxels.
 """
 
 from __future__ import annotations

@@ -19,15 +19,13 @@ from unibrain_bids.model.aligner import SPACING as SECOND_SPACING
 from unibrain_bids.model.aligner import Aligner
 from unibrain_bids.model.first_look import MULTIPLE, FirstLook
 from unibrain_bids.model.first_look import SPACING as FIRST_SPACING
+from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.places import fit_places
-from unibrain_bids.model.spatial import downsample, sample, transform_points
+from unibrain_bids.model.spatial import SUBVOXEL, downsample, sample, transform_points
 
-# Sub-voxel positions that are averaged when a fine scan is brought to a coarser grid, as the simulator does.
-_SUBVOXEL = ((0.25, 0.25, 0.25), (0.25, -0.25, -0.25), (-0.25, 0.25, -0.25), (-0.25, -0.25, 0.25))
 # Fewer voxels (of 512 mm3) than this are no brain.
 _SMALLEST_BRAIN = 400
 _LARGEST_GRID = 64
-_PERCENTILE = 99.5
 
 
 @dataclass(frozen=True)
@@ -74,17 +72,8 @@ def pull(volume: Volume, world_from_grid: NDArray[np.floating], points: Tensor) 
 
 def pull_averaged(volume: Volume, world_from_grid: NDArray[np.floating], points: Tensor, spacing: float) -> Tensor:
     """As `pull`, averaged over four sub-voxel positions of a grid with that spacing in mm: no aliasing."""
-    offsets = spacing * torch.tensor(_SUBVOXEL, device=points.device)
+    offsets = spacing * torch.tensor(SUBVOXEL, device=points.device)
     return torch.stack([pull(volume, world_from_grid, points + offset) for offset in offsets]).mean(0)
-
-
-def scale_to_unit(image: Tensor) -> Tensor:
-    """Divide by a high percentile of the voxels above zero and clip to 0..1 (as in training)."""
-    positive = image[image > 0]
-    if positive.numel() < 100:
-        return image.clamp(0, 1)
-    step = max(positive.numel() // 50000, 1)
-    return (image / torch.quantile(positive[::step], _PERCENTILE / 100)).clamp(0, 1)
 
 
 def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[np.floating] | None:

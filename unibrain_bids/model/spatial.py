@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+# Positions within a voxel, in voxels, whose mean gives partial volume (a tetrahedron): where a scan is brought to a
+# coarser grid, and where the simulator makes one.
+SUBVOXEL = ((0.25, 0.25, 0.25), (0.25, -0.25, -0.25), (-0.25, 0.25, -0.25), (-0.25, -0.25, 0.25))
+
 
 def sample(volume: Tensor, voxels: Tensor, *, mode: str = "bilinear") -> Tensor:
     """Read a volume at voxel coordinates; zeros outside.

@@ -48,11 +48,6 @@ def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> dict[str, str]
     return metadata
 
 
-def summed_sizes(modules: Mapping[str, nn.Module]) -> dict[str, int]:
-    """Number of parameters of each module."""
-    return {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
-
-
 def average_of(checkpoint: Path) -> dict[str, Tensor]:
     """The averaged weights of a training checkpoint."""
     return torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]

@@ -147,8 +147,9 @@ def pack_head(path: Path, rows: LabelRows, template: LabelledTemplate) -> Packed
     affine[:3, 3] = image.affine[:3, :3] @ [s.start for s in box] + image.affine[:3, 3]
     targets = rows.target[row]
     anatomy = (targets > 0) | np.isin(labels, BRAIN_EXTRAS)
-    brain = close_and_fill(anatomy, CLOSING_MM)
-    intracranial = close_and_fill(brain | (labels == CSF_LABEL), CLOSING_MM)
+    spacing = float(np.cbrt(abs(np.linalg.det(affine[:3, :3]))))
+    brain = close_and_fill(anatomy, CLOSING_MM / spacing)
+    intracranial = close_and_fill(brain | (labels == CSF_LABEL), CLOSING_MM / spacing)
     packed = row.astype(np.uint8) | (brain * np.uint8(BRAIN_BIT)) | (intracranial * np.uint8(INTRACRANIAL_BIT))
     centroids = structure_centroids(targets, affine)
     regions = propagate(template, least_squares_affine(template.centroids, centroids), targets, affine)

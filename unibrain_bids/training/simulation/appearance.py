@@ -140,7 +140,7 @@ def remove_parts(
     Parameters
     ----------
     image, brain
-        (1, 1, X, Y, Z); the brain is never defaced.
+        (1, 1, X, Y, Z); defacing spares the brain, a cropped field of view may cut it.
     frame_points
         (X, Y, Z, 3) frame mm of each voxel.
     """
@@ -159,19 +159,6 @@ def remove_parts(
         side = 1.0 if _uniform(generator) < 0.5 else -1.0
         return image * (side * frame_points[..., axis] < 55 + 40 * _uniform(generator))
     return image
-
-
-def scale_to_unit(image: torch.Tensor, percentile: float = 99.5) -> tuple[torch.Tensor, float]:
-    """Divide by a high percentile of the voxels above zero and clip to 0..1; the divisor comes second.
-
-    Zero stays zero, so that a multiplicative field stays multiplicative.
-    """
-    positive = image[image > 0]
-    if positive.numel() < 100:
-        return image.clamp(0, 1), 1.0
-    step = max(positive.numel() // 50000, 1)
-    top = float(torch.quantile(positive[::step].float(), percentile / 100))
-    return (image / top).clamp(0, 1), top
 
 
 def _uniform(generator: torch.Generator) -> float:

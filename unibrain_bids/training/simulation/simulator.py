@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from unibrain_bids.model import aligner, frame
+from unibrain_bids.model.intensity import unit_divisor
 from unibrain_bids.model.places import fit_places
+from unibrain_bids.model.spatial import SUBVOXEL
 from unibrain_bids.training.simulation import appearance, geometry
 from unibrain_bids.training.simulation.material import Head, Material, is_brain, is_intracranial, row_of
 
 # White matter of the normalised brain stands here on the 0..1 scale (FreeSurfer's 110 of 255).
 WHITE_MATTER_LEVEL = 110 / 255
-# Sub-voxel positions whose mean gives partial volume (a tetrahedron, in voxels).
-_SUBVOXEL = ((0.25, 0.25, 0.25), (0.25, -0.25, -0.25), (-0.25, 0.25, -0.25), (-0.25, -0.25, 0.25))
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def simulate(
     image = appearance.add_noise(clean * torch.exp(log_bias), generator, device_generator)
     if span.missing_parts:
         image = appearance.remove_parts(image, brain, frame_points, generator)
-    image, divisor = appearance.scale_to_unit(image)
+    divisor = unit_divisor(image)
+    image = (image / divisor).clamp(0, 1)
 
     channels = material.channel[rows]
     level = _white_matter_level(clean, channels) if tissues.t1_like else 1.6 * float(clean[brain > 0].mean())
@@ -177,11 +178,11 @@ def _with_partial_volume(
     """Mean intensity of four sub-voxel positions, (1, 1, X, Y, Z)."""
     linear = shape.frame_from_grid[:3, :3]
     total = torch.zeros(places.shape[:3], device=places.device)
-    for offset in _SUBVOXEL:
+    for offset in SUBVOXEL:
         step = linear @ (spacing * torch.tensor(offset, device=places.device))
         (labels,) = geometry.look_up(head, shape, places + step, head.labels)
         total += means[row_of(labels)]
-    return (total / len(_SUBVOXEL))[None, None]
+    return (total / len(SUBVOXEL))[None, None]
 
 
 def _white_matter_level(clean: torch.Tensor, channels: torch.Tensor) -> float:
