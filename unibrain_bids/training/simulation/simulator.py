@@ -49,7 +49,7 @@ SECOND_LOOK = SimulationRange(
     aligner.SHAPE, aligner.SPACING, geometry.PoseRange(12.0, 9.0, 0.12, 0.03), t1_fraction=1.0, bias=0.3
 )
 ALIGNED = SimulationRange(
-    frame.SHAPE, frame.SPACING, geometry.PoseRange(3.0, 2.5, 0.05, 0.02), t1_fraction=1.0, bias=0.3
+    frame.SHAPE, frame.SPACING, geometry.PoseRange(4.0, 3.5, 0.06, 0.02), t1_fraction=0.85, bias=0.4
 )
 
 
