@@ -10,19 +10,35 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `unibrain-bids` (published in README and boutiques.json)."""
+    """Exit codes of `unibrain-bids`: the one table behind `--help`, the README and boutiques.json.
 
-    SUCCESS = 0
-    INTERNAL = 1
-    USAGE = 2
-    NOT_BIDS = 3
-    NO_SCANS = 4
-    SCANS_FAILED = 5
-    OUTPUT = 6
-    DEVICE = 7
-    RESOURCE = 8
-    WORKER_KILLED = 9
-    INTERRUPTED = 130
+    Attributes
+    ----------
+    meaning
+        What the code says, for the user.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> ExitCode:
+        """Make the member `value`."""
+        code = int.__new__(cls, value)
+        code._value_ = value
+        code.meaning = meaning
+        return code
+
+    SUCCESS = 0, "all scans are done"
+    INTERNAL = 1, "a bug: please report it with the message"
+    USAGE = 2, "wrong options; all of them are named at once"
+    NOT_BIDS = 3, "the input is no BIDS dataset"
+    NO_SCANS = 4, "no such participant or session, or no T1w scan"
+    SCANS_FAILED = 5, "some scans failed: the last lines say which and why, the others are done"
+    OUTPUT = 6, "the output or work folder cannot be used (place, permission, space)"
+    DEVICE = 7, "there is no such device, or it failed"
+    RESOURCE = 8, "weights, template or atlas are missing or damaged"
+    WORKER_KILLED = 9, "a worker process was killed, most likely for want of memory"
+    REPORT = 10, "all scans are done, but a report could not be made: the last lines say which and why"
+    INTERRUPTED = 130, "interrupted (Ctrl-C, SIGTERM); run again to go on"
 
 
 class UnibrainError(Exception):
@@ -93,3 +109,9 @@ class WorkerKilledError(UnibrainError):
     """A worker process was killed from outside (commonly: out of memory)."""
 
     exit_code = ExitCode.WORKER_KILLED
+
+
+class ReportError(UnibrainError):
+    """A report cannot be made; the derivatives that it shows are there."""
+
+    exit_code = ExitCode.REPORT

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from unibrain_bids import __version__
-from unibrain_bids.errors import UsageError
+from unibrain_bids.errors import ExitCode, UsageError
 from unibrain_bids.workflows.processing import TASKS
 
 DESCRIPTION = """\
@@ -18,10 +18,7 @@ Processes the T1-weighted heads of a BIDS dataset with one neural model: brain m
 image, affine to the template, tissues, structures, cortical parcellation, region tables, networks, quality measures.
 For research use only."""
 
-EPILOG = """\
-exit codes:
-  0 all done   2 wrong options   3 not a BIDS dataset   4 no scan found   5 some scans failed   6 output or work folder
-  7 device   8 weights or template missing   9 a worker was killed   130 interrupted   1 anything else (a bug)"""
+EPILOG = "exit codes:\n" + "\n".join(f"  {code:>3}  {code.meaning}" for code in ExitCode)
 
 
 class Parser(argparse.ArgumentParser):
