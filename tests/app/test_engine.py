@@ -33,6 +33,12 @@ def test_threads_are_shared_out():
     assert threads(1, omp_nthreads=9) == 4
 
 
+def test_low_mem_is_one_scan_at_a_time():
+    assert threads(100, low_mem=True) == 4
+    assert threads(100, low_mem=True, omp_nthreads=2) == 2
+    assert isinstance(plugin(100, low_mem=True, omp_nthreads=2), LinearPlugin)
+
+
 def plugin(n_scans=2, **changes):
     settings = share_threads(replace(SETTINGS, **changes), n_scans)
     return choose_plugin(settings, n_scans, status_callback=print, verbosity=0)

@@ -56,6 +56,13 @@ def test_defaults():
         (["--skip-bids-validation"], "skip_validation", True),
         (["--stop-on-first-crash"], "stop_on_first_crash", True),
         (["--bids-database-dir", "/index"], "database_dir", Path("/index")),
+        (["--low-mem"], "low_mem", True),
+        (["--clean-workdir", "-w", "/scratch"], "clean_workdir", True),
+        (["--resource-monitor"], "resource_monitor", True),
+        (["--write-graph"], "write_graph", True),
+        (["--md-only-boilerplate"], "boilerplate_only", True),
+        (["--dry-run"], "dry_run", True),
+        (["--force"], "force", True),
         (["-vv"], "verbosity", 2),
     ],
 )
@@ -110,7 +117,9 @@ def test_memory_that_cannot_be_meant(text):
         (["--random-seed", "x"], "--random-seed x"),
         (["-w", "/data/raw/work"], "/data/raw/work"),
         (["--participants", "01"], "--participants"),
-        (["--nprocs"], "--nprocs"),
+        (["--nprocs"], "--nprocs: expected one argument"),
+        (["--nproc", "3"], "did you mean --nprocs?"),
+        (["--clean-workdir"], "--work-dir"),
     ],
 )
 def test_mistakes_are_named(options, named):
@@ -118,8 +127,9 @@ def test_mistakes_are_named(options, named):
 
 
 def test_all_mistakes_at_once():
-    message = problems("--nprocs", "x", "--mem", "much", "--foo", places=("/data/raw", "/data/out", "group"))
-    for named in ("4 problems", "--nprocs x", "--mem much", "--foo", "group"):
+    places = ("/data/raw", "/data/out", "level")
+    message = problems("--nprocs", "x", "--mem", "much", "--foo", "--device", "--gpu=1", places=places)
+    for named in ("6 problems", "--nprocs x", "--mem much", "--foo", "level", "--device: expected", "--gpu: ignored"):
         assert named in message
 
 

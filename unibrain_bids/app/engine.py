@@ -22,7 +22,13 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 
 
 def share_threads(settings: Settings, n_scans: int) -> Settings:
-    """Return the settings with the number of threads of one scan: as asked for, or a fair share of all CPUs."""
+    """Return the settings with the number of threads of one scan: as asked for, or a fair share of all CPUs.
+
+    With `low_mem`, one scan has all of them.
+    """
+    if settings.low_mem:
+        threads = min(settings.omp_nthreads or settings.nprocs, MAX_THREADS)
+        return replace(settings, nprocs=threads, processing=replace(settings.processing, omp_nthreads=threads))
     share = max(1, min(settings.nprocs // max(n_scans, 1), MAX_THREADS))
     threads = min(settings.omp_nthreads or share, settings.nprocs)
     return replace(settings, processing=replace(settings.processing, omp_nthreads=threads))

@@ -1,15 +1,20 @@
 """The options of `unibrain-bids`, with the aliases that users of other BIDS Apps expect.
 
-argparse only collects the words here; `settings.make_settings` judges them, so that all mistakes are shown at once.
+argparse only collects the words here, of the command line and of `--config-file`; `settings.make_settings` judges them,
+so that all mistakes are shown at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from unibrain_bids import __version__
+from unibrain_bids.app.config import as_words, load_config
 from unibrain_bids.errors import ExitCode, UsageError
 from unibrain_bids.workflows.processing import TASKS
 
@@ -21,17 +26,89 @@ For research use only."""
 EPILOG = "exit codes:\n" + "\n".join(f"  {code:>3}  {code.meaning}" for code in ExitCode)
 
 
+POSITIONALS = ("bids_dir", "output_dir", "analysis_level")
+_ONLY_ON_THE_COMMAND_LINE = ("config_file", "help", "print_completion", "version")
+
+
 class Parser(argparse.ArgumentParser):
-    """Raises `UsageError` where argparse would print and exit."""
+    """Keeps what is wrong instead of printing and exiting."""
 
     def error(self, message: str) -> NoReturn:
         """Raise `UsageError`."""
         raise UsageError(f"{message}.", "See unibrain-bids --help.")
 
+    @property
+    def flags(self) -> frozenset[str]:
+        """The options that take no value."""
+        return frozenset(name for action in self._actions if action.nargs == 0 for name in action.option_strings)
+
+    def read(self, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Return the options in `words`, and what is wrong with these as sentences."""
+        words = list(words)
+        problems: list[str] = []
+        while True:
+            try:
+                given, unclaimed = self.parse_known_args(words)
+                return given, [*problems, *map(self.unknown, unclaimed)]
+            except argparse.ArgumentError as error:  # argparse stops at the first one: go on without that option
+                names = str(error.argument_name).split("/")
+                problems.append(f"{names[-1]}: {error.message}.")
+                words = [word for word in words if word.partition("=")[0] not in names]
+
+    def unknown(self, word: str) -> str:
+        """Return what is wrong with a word that no option claims."""
+        if not word.startswith("-"):
+            return f"{word}: no option takes this word."
+        close = difflib.get_close_matches(word, self._option_string_actions, n=1)
+        return f"{word}: there is no such option" + (f"; did you mean {close[0]}?" if close else ".")
+
 
 def parse_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Read the command line; returns the options, not yet judged, and the words that no option claims."""
-    return build_parser().parse_known_args(argv)
+    """Read the command line, and what it leaves open from `--config-file`.
+
+    Returns
+    -------
+    options
+        Not yet judged.
+    problems
+        What is wrong with the form of the words, one sentence each.
+
+    Raises
+    ------
+    UsageError
+        The configuration file cannot be read.
+    """
+    parser = build_parser()
+    given, problems = parser.read(sys.argv[1:] if argv is None else argv)
+    if given.config_file is None:
+        return given, problems
+    content = {key.replace("-", "_"): value for key, value in load_config(Path(given.config_file)).items()}
+    places = {name: str(content.pop(name)) for name in POSITIONALS if name in content}
+    wrong = [f"{key}: only on the command line." for key in _ONLY_ON_THE_COMMAND_LINE if content.pop(key, None)]
+    configured, more = parser.read(list(as_words(content, parser.flags)))
+    stray = [parser.unknown(word) for word in map(vars(configured).pop, POSITIONALS) if word]
+    for name, value in (vars(configured) | places).items():
+        if getattr(given, name) == parser.get_default(name):
+            setattr(given, name, value)
+    return given, problems + [f"{given.config_file}: {problem}" for problem in (*wrong, *more, *stray)]
+
+
+class PrintCompletion(argparse.Action):
+    """Prints the completion script for a shell, and ends the program."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: object, values: Any, option: object = None) -> None:
+        """Print it; `values` is the shell's name."""
+        import shtab
+
+        if values not in shtab.SUPPORTED_SHELLS:
+            raise argparse.ArgumentError(self, f"expected one of {', '.join(shtab.SUPPORTED_SHELLS)}")
+        for known in parser._actions:
+            if known.metavar == "FILE":
+                known.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif known.metavar == "DIR" or known.dest in ("bids_dir", "output_dir"):
+                known.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+        print(shtab.complete(parser, shell=values))
+        parser.exit()
 
 
 def build_parser() -> Parser:
@@ -43,10 +120,15 @@ def build_parser() -> Parser:
         epilog=EPILOG,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=116),
         allow_abbrev=False,
+        exit_on_error=False,
     )
     parser.add_argument("bids_dir", nargs="?", help="the BIDS dataset to read; it is never written to")
     parser.add_argument("output_dir", nargs="?", help="the BIDS-Derivatives dataset to write")
     parser.add_argument("analysis_level", nargs="?", help="participant (group comes with a later release)")
+    text = "options under their names, in TOML (.toml) or YAML; those of the command line win"
+    _add(parser, "--config-file", metavar="FILE", help=text)
+    text = "print what makes this shell complete the options, and stop: bash, zsh, ..."
+    _add(parser, "--print-completion", metavar="SHELL", action=PrintCompletion, help=text)
     parser.add_argument("--version", action="version", version=f"unibrain-bids {__version__}")
     _add_selection(parser.add_argument_group("which scans"))
     _add_processing(parser.add_argument_group("what to compute"))
@@ -55,7 +137,7 @@ def build_parser() -> Parser:
     return parser
 
 
-def _add(group: argparse._ArgumentGroup, *names: str, aliases: Sequence[str] = (), **details: Any) -> None:
+def _add(group: argparse._ActionsContainer, *names: str, aliases: Sequence[str] = (), **details: Any) -> None:
     """Add an option whose `aliases`, and spellings with underscores, are understood but not listed."""
     action = group.add_argument(*names, **details)
     spellings = [name for name in (*names, *aliases) if name.startswith("--")]
@@ -99,8 +181,10 @@ def _add_processing(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_resources(group: argparse._ArgumentGroup) -> None:
-    text = "folder for intermediate files (default: a temporary one); a scan's are removed once it is done"
+    text = "folder for intermediate files (default: a temporary one); they are removed once all is done"
     _add(group, "-w", "--work-dir", metavar="DIR", help=text)
+    text = "first remove what interrupted runs have left in --work-dir; not while another run uses it"
+    _add(group, "--clean-workdir", aliases=["--clean-work-dir"], action="store_true", help=text)
     aliases = ["--nthreads", "--n-cpus", "--ncpus"]
     text = "CPUs to use in all (default: all that this process may use)"
     _add(group, "--nprocs", aliases=aliases, metavar="N", help=text)
@@ -108,6 +192,8 @@ def _add_resources(group: argparse._ArgumentGroup) -> None:
     _add(group, "--omp-nthreads", metavar="N", help=text)
     text = "memory for all workers together, in GB or with a unit: 8, 8G, 8000M (default: what is free)"
     _add(group, "--mem", aliases=["--mem-gb"], metavar="GB", help=text)
+    text = "one scan at a time, however many --nprocs there are"
+    _add(group, "--low-mem", action="store_true", help=text)
     _add(group, "--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: auto)")
     _add(group, "--gpu", action="store_const", const="cuda", dest="device", help="the same as --device cuda")
     text = "YAML file with a Nipype plugin and its plugin_args, for clusters"
@@ -119,4 +205,10 @@ def _add_behaviour(group: argparse._ArgumentGroup) -> None:
     _add(group, "--force", action="store_true", help="process scans again whose derivatives are complete")
     text = "stop at the first scan that fails (default: the others go on)"
     _add(group, "--stop-on-first-crash", action="store_true", help=text)
+    text = "write the methods text with citations, logs/CITATION.md, and stop"
+    _add(group, "--boilerplate-only", aliases=["--md-only-boilerplate"], action="store_true", help=text)
+    text = "write memory and CPU over time to logs/<run>/resources.tsv"
+    _add(group, "--resource-monitor", action="store_true", help=text)
+    text = "write the workflow of a scan to logs/<run>/graph.dot"
+    _add(group, "--write-graph", action="store_true", help=text)
     _add(group, "-v", "--verbose", action="count", default=0, help="say more: -v each step, -vv for debugging")

@@ -47,7 +47,8 @@ class Settings:
         Memory for all workers together in GB, or None for what is free.
     plugin_file
         YAML with a Nipype plugin, or None.
-    dry_run, force, skip_validation, stop_on_first_crash, verbosity
+    boilerplate_only, clean_workdir, dry_run, force, low_mem, resource_monitor, skip_validation, stop_on_first_crash,
+    verbosity, write_graph
         As the options of these names say.
     """
 
@@ -61,27 +62,32 @@ class Settings:
     omp_nthreads: int | None = None
     mem_gb: float | None = None
     plugin_file: Path | None = None
+    boilerplate_only: bool = False
+    clean_workdir: bool = False
     dry_run: bool = False
     force: bool = False
+    low_mem: bool = False
+    resource_monitor: bool = False
     skip_validation: bool = False
     stop_on_first_crash: bool = False
     verbosity: int = 0
+    write_graph: bool = False
 
 
-def make_settings(options: argparse.Namespace, unclaimed: Sequence[str] = ()) -> Settings:
-    """Judge the options of `options.parse_options`.
+def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> Settings:
+    """Judge the options of `options.parse_options`, which also gives the first `problems`.
 
     Raises
     ------
     UsageError
         Some are missing or wrong; the message names all of them.
     """
-    judge = _Judge()
-    for word in unclaimed:
-        judge.problems.append(f"{word}: there is no such option.")
+    judge = _Judge(problems)
     _check_level(options.analysis_level, judge)
     bids_dir, output_dir = _folders(options, judge)
     work_dir = judge("--work-dir", _absolute, options.work_dir)
+    if options.clean_workdir and options.work_dir is None:
+        judge.problems.append("--clean-workdir: there is no --work-dir to clean.")
     if work_dir and work_dir.resolve().is_relative_to(bids_dir.resolve()):
         judge.problems.append(f"--work-dir {work_dir}: lies inside the raw dataset; put it outside.")
     processing = Processing(
@@ -105,11 +111,16 @@ def make_settings(options: argparse.Namespace, unclaimed: Sequence[str] = ()) ->
         omp_nthreads=judge("--omp-nthreads", _count, options.omp_nthreads),
         mem_gb=judge("--mem", gigabytes, options.mem),
         plugin_file=judge("--use-plugin", _file, options.use_plugin),
+        boilerplate_only=options.boilerplate_only,
+        clean_workdir=options.clean_workdir,
         dry_run=options.dry_run,
         force=options.force,
+        low_mem=options.low_mem,
+        resource_monitor=options.resource_monitor,
         skip_validation=options.skip_bids_validation,
         stop_on_first_crash=options.stop_on_first_crash,
         verbosity=options.verbose,
+        write_graph=options.write_graph,
     )
     judge.finish()
     return settings
@@ -136,8 +147,8 @@ def gigabytes(text: str) -> float:
 class _Judge:
     """Applies one rule to one option, and keeps the problems for the end."""
 
-    def __init__(self) -> None:
-        self.problems: list[str] = []
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
 
     def __call__(self, name: str, rule: Callable[[Any], T], value: Any) -> T | None:
         if value is None:
