@@ -32,15 +32,14 @@ debian_mirror() {
     echo "${found:-http://deb.debian.org/debian}"
 }
 
-# The options that let pip inside a build see what pip outside sees: certificates, configuration, local folders.
+# The options that let pip inside a build find what pip on this machine finds: certificates, configuration, local folders.
 pip_mounts() {
-    local path
-    [ -d /etc/ssl/certs ] && echo "--volume=/etc/ssl/certs:/etc/ssl/certs:ro"
-    [ -f /etc/pip.conf ] || return 0
-    echo "--volume=/etc/pip.conf:/etc/pip.conf:ro"
-    for path in $(grep -oE '/(opt|srv|mnt|home)/[^ ,]+' /etc/pip.conf | sed 's|/simple$||' | sort -u); do
+    local path conf="$WORK/pip.conf"
+    { echo "[global]"; python3 -m pip config list 2>/dev/null | sed -nE "s/^(global|:env:)\.([a-z-]+)='(.*)'$/\2 = \3/p" | sort -u -t= -k1,1; } >"$conf"
+    echo "--volume=$conf:/etc/pip.conf:ro"
+    for path in $(grep -oE '/[^ ]+' "$conf" | sed -E 's|^/+|/|; s|/simple$||') /etc/ssl/certs; do
         [ -d "$path" ] && echo "--volume=$path:$path:ro"
-    done
+    done | sort -u
 }
 
 # podman_run [podman's options] IMAGE [arguments]. In a mount namespace of its own, and without a control group, so that
