@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 __all__ = [
-    "Block", "Details", "Facts", "Figure", "Flag", "Flags", "Flicker", "Html", "Row", "Section", "Table", "Text",
-    "data_uri", "link", "render_page",
+    "Block", "Details", "Facts", "Figure", "Flag", "Flags", "Flicker", "Html", "Mosaic", "Row", "Section", "Table",
+    "Text", "data_uri", "link", "render_page",
 ]  # fmt: skip
 
 _RESEARCH_ONLY = "For research use only. Nothing here is a diagnosis."
@@ -118,6 +118,16 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Mosaic:
+    """Pictures that make one: strips of slices, which wrap on a small screen; `alt` and `caption` are of the whole."""
+
+    kind: ClassVar = "mosaic"
+    sources: Sequence[str]
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Row:
     """Pictures side by side, as many as there is room for."""
 
@@ -130,8 +140,8 @@ class Flicker:
     """Two pictures of the same size that take turns; their captions say which one is seen."""
 
     kind: ClassVar = "flicker"
-    first: Figure
-    second: Figure
+    first: Figure | Mosaic
+    second: Figure | Mosaic
     caption: str
 
 
@@ -180,7 +190,7 @@ class Section:
         return [block for block in self.blocks if isinstance(block, Section)]
 
 
-Block = Text | Facts | Flags | Table | Figure | Row | Flicker | Details | Html | Section
+Block = Text | Facts | Flags | Table | Figure | Mosaic | Row | Flicker | Details | Html | Section
 
 
 def render_page(

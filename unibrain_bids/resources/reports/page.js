@@ -2,13 +2,12 @@
 // Flicker: two pictures take turns, by button or by themselves.
 for (const figure of document.querySelectorAll(".flicker")) {
   const [play, swap] = figure.querySelectorAll("button");
-  const names = [...figure.querySelectorAll("img")].map((image) => image.alt);
   const say = figure.querySelector("output");
   const captions = [say.textContent, figure.dataset.second];
   let timer = 0;
   const turn = () => {
     const other = figure.classList.toggle("other");
-    say.textContent = captions[Number(other)] || names[Number(other)];
+    say.textContent = captions[Number(other)];
   };
   swap.addEventListener("click", turn);
   play.addEventListener("click", () => {

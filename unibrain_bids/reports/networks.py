@@ -1,0 +1,112 @@
+"""Pictures of a network of regions: its matrix, and its strongest edges in a glass brain."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from nibabel.affines import apply_affine
+from numpy.typing import NDArray
+
+from unibrain_bids.imaging.itk import read_itk_affine
+from unibrain_bids.labels import LabelTable
+from unibrain_bids.reports.files import read_rows
+from unibrain_bids.reports.page import Figure, data_uri
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+__all__ = ["centroids", "connectome_figure", "matrix_figure", "read_matrix"]
+
+_SHOWN_EDGES = 100
+_DPI = 110
+
+
+def read_matrix(path: Path) -> tuple[list[str], NDArray[np.float64]]:
+    """Return the names of the regions and the matrix (R, R) of a `_relmat.tsv`; n/a is NaN."""
+    rows = read_rows(path)
+    values = [[np.nan if cell == "n/a" else float(cell) for cell in row.values()] for row in rows]
+    return list(rows[0]), np.array(values)
+
+
+def matrix_figure(names: Sequence[str], matrix: NDArray[np.float64], table: LabelTable, *, measure: str) -> Figure:
+    """Draw a matrix (R, R) as an image, with lines between the left, the right and the other regions."""
+    from matplotlib.figure import Figure as Drawing
+
+    sides = {row.name: row.hemisphere for row in table}
+    groups = [sides.get(name, "n/a") for name in names]
+    starts = [i for i, group in enumerate(groups) if i == 0 or groups[i - 1] != group]
+    drawing = Drawing(figsize=(5.2, 4.3), layout="constrained")
+    axes = drawing.subplots()
+    image = axes.imshow(matrix, cmap="viridis", interpolation="nearest", vmin=0, vmax=1)
+    for start in starts[1:]:
+        axes.axhline(start - 0.5, color="white", linewidth=0.8)
+        axes.axvline(start - 0.5, color="white", linewidth=0.8)
+    middles = [(a + b - 1) / 2 for a, b in zip(starts, [*starts[1:], len(groups)], strict=True)]
+    axes.set_xticks(middles, [groups[start] for start in starts])
+    axes.set_yticks(middles, [groups[start] for start in starts], rotation=90, va="center")
+    axes.tick_params(length=0)
+    drawing.colorbar(image, shrink=0.8)
+    alt = f"Matrix of the network {measure}: {len(names)} by {len(names)} regions."
+    return Figure(_encoded(drawing), alt, f"Network {measure}: similarity of each pair of regions.", paper=True)
+
+
+def connectome_figure(matrix: NDArray[np.float64], places: NDArray[np.float64], *, measure: str) -> Figure:
+    """Draw the strongest edges of a network between the places (R, 3), RAS mm in MNI space, of its regions."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from nilearn.plotting import plot_connectome
+
+    known = np.isfinite(places).all(axis=1)
+    edges = np.nan_to_num(matrix[np.ix_(known, known)])
+    np.fill_diagonal(edges, 0)
+    strengths = np.sort(edges[np.triu_indices_from(edges, k=1)])
+    least = max(float(strengths[-min(_SHOWN_EDGES, strengths.size)]), 1e-6)
+    edges[edges < least] = 0
+    drawing = pyplot.figure(figsize=(8.4, 3.0))
+    plot_connectome(
+        edges, places[known], figure=drawing, node_size=12, edge_cmap="viridis", edge_vmin=least, edge_vmax=1.0,
+        node_color="#1f6f8b", edge_kwargs={"linewidth": 1.1, "alpha": 0.7},
+    )  # fmt: skip
+    picture = _encoded(drawing)
+    pyplot.close(drawing)
+    count = int(np.count_nonzero(edges) // 2)
+    return Figure(
+        picture,
+        f"The {count} strongest edges of the network {measure} in a glass brain, from three sides.",
+        f"The {count} strongest edges of {measure} (at least {least:.2f}), between the centres of the regions.",
+        paper=True,
+    )
+
+
+def centroids(regions: Path, names: Sequence[str], scan_from_template: Path) -> NDArray[np.float64]:
+    """Return the centres (R, 3) of regions in the template's RAS mm; NaN where a region was not found.
+
+    Parameters
+    ----------
+    regions
+        `_morph.tsv` of the scan, with centroids in the scan's RAS mm.
+    names
+        The regions, in the order wanted.
+    scan_from_template
+        The ITK affine `from-<scan>_to-<template>`, which maps points of the template to points of the scan.
+    """
+    axes = ("centroid_x", "centroid_y", "centroid_z")
+    found = {
+        row["name"]: [np.nan if row[axis] == "n/a" else float(row[axis]) for axis in axes] for row in read_rows(regions)
+    }
+    places = np.array([found.get(name, [np.nan] * 3) for name in names])
+    moved: NDArray[np.float64] = apply_affine(np.linalg.inv(read_itk_affine(scan_from_template)), places)
+    return moved
+
+
+def _encoded(drawing: Drawing) -> str:
+    """Return a drawing as a data URI (WebP)."""
+    stream = io.BytesIO()
+    drawing.savefig(stream, format="webp", dpi=_DPI, pil_kwargs={"quality": 82, "method": 2})
+    return data_uri(stream.getvalue(), "image/webp")
