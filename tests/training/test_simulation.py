@@ -50,7 +50,7 @@ def test_gain_takes_exactly_the_bias_away(phantom: Material) -> None:
     """The same scan with and without bias field: the images differ, the normalised brains (noise apart) don't."""
     strengths = []
     for seed in range(4):
-        with_bias, without = (simulate(phantom, replace(CLEAN, bias=bias), seed) for bias in (0.5, 0.0))
+        with_bias, without = (simulate(phantom, replace(CLEAN, bias=bias), seed) for bias in (0.8, 0.0))
         assert float(without.log_gain.std()) < 1e-6
         brain = with_bias.brain > 0
         assert torch.equal(brain, without.brain > 0)
@@ -201,7 +201,8 @@ class TestAppearance:
             tissues = appearance.draw_tissues(phantom, generator, 0.5)
             kinds.add(tissues.t1_like)
             for left, right in zip(frame.LEFT, frame.RIGHT, strict=True):
-                assert tissues.mean[numbers.index(left)] == tissues.mean[numbers.index(right)]
+                left_mean, right_mean = tissues.mean[numbers.index(left)], tissues.mean[numbers.index(right)]
+                torch.testing.assert_close(left_mean, right_mean)
             assert (tissues.mean >= 0).all() and (tissues.sd >= 0).all()
             if tissues.t1_like:
                 assert tissues.mean[numbers.index(2)] > tissues.mean[numbers.index(4)], "white matter above fluid"

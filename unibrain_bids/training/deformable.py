@@ -3,7 +3,7 @@
     python -m unibrain_bids.training.deformable LABELMAPS_DIR REGIONS_DIR --aparc TEMPLATE_APARC_ASEG.nii.gz
 
 No intensity is looked at. Head and template are each described by distances from two surfaces (white matter and pial)
-and by their deep structures; ANTs' SyN brings these together at 2 mm after the least-squares affine between structure
+and by their deep structures; ANTs' SyN brings these together at 2.5 mm after the least-squares affine between structure
 centroids. Every cortex voxel then takes the regions voted for by the nearest template cortex voxels of its own
 hemisphere that face the same way: the direction keeps the two banks of a sulcus apart. Regions are saved as
 `<head>_regions.nii.gz` (1..35, FreeSurfer's numbers less 1000 or 2000), which the packer takes.
@@ -26,7 +26,7 @@ from scipy.spatial import cKDTree
 
 from unibrain_bids.labels import LabelTable
 
-SPACING = 2.0
+SPACING = 2.5
 MARGIN_MM = 8.0
 # FreeSurfer numbers: cortex of each hemisphere and the base of its regions; regions that are no cortex.
 CORTEX = {3: 1000, 42: 2000}
@@ -38,7 +38,7 @@ _DEEP_LEVELS = {
     (4, 5, 14, 43, 44): -1.0, (10, 49): 0.4, (28, 60): 0.8, (11, 50, 26, 58): 0.6, (12, 51): 0.9, (13, 52): 0.5,
     (17, 53): 1.0, (18, 54): 0.6, _CEREBELLUM_AND_STEM: -0.6,
 }  # fmt: skip
-_ITERATIONS = (80, 60, 20)
+_ITERATIONS = (70, 50, 20)
 # One unit of direction counts as much as this distance, in mm.
 _DIRECTION_MM = 4.0
 _VOTERS = 7
@@ -161,7 +161,7 @@ def displacement(head: Description, template: Description, grid: Grid) -> NDArra
     ]
     found = ants.registration(
         image(head.white), image(template.white), type_of_transform="SyNOnly", initial_transform="Identity",
-        syn_metric="meansquares", reg_iterations=_ITERATIONS, multivariate_extras=extras, flow_sigma=3, total_sigma=0,
+        syn_metric="meansquares", reg_iterations=_ITERATIONS, multivariate_extras=extras, flow_sigma=2.5, total_sigma=0,
         grad_step=0.25,
     )  # fmt: skip
     field = ants.image_read(found["fwdtransforms"][0]).numpy()

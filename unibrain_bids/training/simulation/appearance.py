@@ -15,6 +15,9 @@ from torch.nn import functional
 from unibrain_bids.training.simulation.material import Material
 
 _EXTRACEREBRAL = 500
+_WHITE_AND_GREY = (2, 3)
+_WHITE_OF_THE_HINDBRAIN = (7, 16, 28, 46, 60)
+_CEREBELLAR_CORTEX = (8, 47)
 
 
 @dataclass(frozen=True)
@@ -36,27 +39,46 @@ class Tissues:
 
 def draw_tissues(material: Material, generator: torch.Generator, t1_fraction: float) -> Tissues:
     """Intensities from the T1 priors, or any contrast (SynthSeg), left and right alike."""
-    rows = len(material.index)
+    tied = material.tied_class.cpu()
     t1_like = _uniform(generator) < t1_fraction
-    # Labels with the same prior (grey matters, say) move together for the most part, as they do between scanners.
-    tied, common = material.tied_class.cpu(), torch.unique(material.t1.cpu()[:, 0], return_inverse=True)[1]
-    own, shared = torch.randn(rows, generator=generator)[tied], torch.randn(rows, generator=generator)[common]
     if t1_like:
-        mean, mean_sd, sd, sd_sd = material.t1.cpu().unbind(1)
-        means = mean + mean_sd * (0.8 * shared + 0.6 * own)
-        spreads = (sd + sd_sd * torch.randn(rows, generator=generator)[tied]).abs()
-        means = means.clamp(min=0)
+        means, spreads = _t1_tissues(material, generator)
     else:
-        means = 250 * torch.rand(rows, generator=generator)[tied]
-        spreads = 30 * torch.rand(rows, generator=generator)[tied]
-    inside = material.index.cpu() < _EXTRACEREBRAL
-    # The priors' spreads hold partial volume, which is simulated apart: use a part of them within the brain.
-    spreads = spreads * torch.where(inside, 0.1 + 0.6 * _uniform(generator), 0.3 + 0.7 * _uniform(generator))
+        means = 250 * torch.rand(len(tied), generator=generator)[tied]
+        spreads = 30 * torch.rand(len(tied), generator=generator)[tied]
+    # The priors' spreads hold partial volume, which is simulated apart: use a part of them.
+    outside = material.index.cpu() >= _EXTRACEREBRAL
+    spreads = spreads * torch.where(outside, 0.2 + 0.5 * _uniform(generator), 0.05 + 0.4 * _uniform(generator))
     background = material.index.cpu() == 0
     dark = 0.0 if _uniform(generator) < 0.6 else 12 * _uniform(generator)
     means, spreads = torch.where(background, dark, means), torch.where(background, dark / 3, spreads)
     device = material.t1.device
     return Tissues((means / 255).to(device), (spreads / 255).to(device), t1_like)
+
+
+def _t1_tissues(material: Material, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and spreads of the rows from the T1 priors, widened to what sequences and ages show.
+
+    The priors come from one group of scans. In others white and grey matter lie closer together (old age, other
+    inversion times), brain stem and cerebellum are as bright as the cerebrum, and the scalp is far brighter.
+    """
+    tied, index = material.tied_class.cpu(), material.index.cpu()
+    mean, mean_sd, sd, sd_sd = material.t1.cpu().unbind(1)
+    # Labels with the same prior (grey matters, say) move together for the most part, as they do between scanners.
+    common = torch.unique(mean, return_inverse=True)[1]
+    own, shared = torch.randn(len(tied), generator=generator)[tied], torch.randn(len(tied), generator=generator)[common]
+    means = (mean + mean_sd * (0.8 * shared + 0.6 * own)).clamp(min=1)
+    spreads = (sd + sd_sd * torch.randn(len(tied), generator=generator)[tied]).abs()
+    white, grey = (float(means[index == number]) for number in _WHITE_AND_GREY)
+    share = _uniform(generator)
+    for numbers, level in ((_WHITE_OF_THE_HINDBRAIN, white), (_CEREBELLAR_CORTEX, grey)):
+        rows = torch.isin(index, torch.tensor(numbers))
+        means[rows] = (1 - share) * means[rows] + share * level
+    outside = index >= _EXTRACEREBRAL
+    power = 0.45 + 0.75 * _uniform(generator)
+    scalp = torch.exp(0.3 * torch.randn((), generator=generator) + 0.3 * torch.randn(len(tied), generator=generator))
+    means = torch.where(outside, (means * scalp).clamp(max=1.8 * white), white * (means / white) ** power)
+    return means, spreads * torch.where(outside, scalp, power)
 
 
 def texture(like: torch.Tensor, generator: torch.Generator, device_generator: torch.Generator) -> torch.Tensor:
@@ -126,7 +148,7 @@ def change_contrast(image: torch.Tensor, generator: torch.Generator) -> torch.Te
 
 def add_noise(image: torch.Tensor, generator: torch.Generator, device_generator: torch.Generator) -> torch.Tensor:
     """Magnitude (Rician) noise."""
-    sigma = 0.04 * _uniform(generator) ** 2
+    sigma = 0.035 * _uniform(generator) ** 2
     real = image + sigma * _noise(image.shape, image.device, device_generator)
     imaginary = sigma * _noise(image.shape, image.device, device_generator)
     return (real.square() + imaginary.square()).sqrt()

@@ -138,7 +138,8 @@ def simulate(
     image = appearance.add_noise(clean * torch.exp(log_bias), generator, device_generator)
     if span.missing_parts:
         image = appearance.remove_parts(image, brain, frame_points, generator)
-    divisor = unit_divisor(image)
+    # The brightest voxels, which set the scale, are fat or vessels whose brightness no label knows.
+    divisor = unit_divisor(image) * (0.95 + 0.6 * float(torch.rand((), generator=generator)) ** 2)
     image = (image / divisor).clamp(0, 1)
 
     channels = material.channel[rows]
