@@ -1,0 +1,98 @@
+"""The group level: one pass over the participants' derivatives, then tables and a page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unibrain_bids.bids.atomic import write_text
+from unibrain_bids.errors import DatasetError
+from unibrain_bids.group.comparison import Comparison, Question, ask
+from unibrain_bids.group.derivatives import find_tables
+from unibrain_bids.group.gather import Gathered, gather
+from unibrain_bids.group.options import GroupOptions
+from unibrain_bids.group.outliers import outlying_measures
+from unibrain_bids.group.page import compared_section, group_page
+from unibrain_bids.group.participants import read_participants
+from unibrain_bids.group.statistics import Means
+from unibrain_bids.group.tables import scan_rows, write_comparison, write_networks, write_scans, write_volumes
+from unibrain_bids.reports.page import Section
+
+__all__ = ["GroupResult", "run_group"]
+
+logger = logging.getLogger(__name__)
+
+PAGE = "group_T1w.html"
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What the group level has done: scans that count, and what was left out, with reasons."""
+
+    scans: int
+    excluded: dict[str, str]
+
+
+def run_group(
+    bids_dir: Path, output_dir: Path, *, options: GroupOptions, participants: Sequence[str] = ()
+) -> GroupResult:
+    """Summarise, compare and predict, as `options` say.
+
+    Parameters
+    ----------
+    bids_dir
+        The raw dataset, of which only participants.tsv is read.
+    output_dir
+        The derivative dataset.
+    options
+        What to do.
+    participants
+        Labels without `sub-`; empty for all.
+
+    Raises
+    ------
+    DatasetError
+        There are no derivatives, or participants.tsv is damaged.
+    UsageError
+        A column does not exist, or cannot be compared or learned.
+    """
+    table = read_participants(bids_dir)
+    scans = find_tables(output_dir, participants=participants)
+    members = list(dict.fromkeys(scan.participant for scan in scans))
+    question = ask(table, options, members) if options.compare else None
+    gathered = gather(scans, question=question)
+    if not gathered.scans:
+        raise DatasetError(f"{output_dir}: no scan's quality measures can be read.", "Run the participant level again.")
+    rows = scan_rows(gathered, outlying_measures(gathered.quality), {})
+    write_scans(output_dir, rows)
+    write_volumes(output_dir, gathered)
+    by_class = _networks_by_class(gathered, question)
+    write_networks(output_dir, gathered.means, by_class)
+    sections = []
+    if question and gathered.regions:
+        gathered.excluded |= question.excluded
+        sections.append(_compare(output_dir, question, gathered.regions, gathered.edges))
+    page = group_page(
+        gathered, rows, name=bids_dir.name, root=output_dir, question=question, by_class=by_class, sections=sections
+    )
+    write_text(output_dir / PAGE, page)
+    return GroupResult(len(rows), gathered.excluded)
+
+
+def _networks_by_class(gathered: Gathered, question: Question | None) -> dict[str, dict[str, Means]]:
+    if question is None or question.classes is None:
+        return {}
+    return {
+        label: {measure: comparison.by_class[k] for measure, comparison in gathered.edges.items()}
+        for k, label in enumerate(question.classes)
+    }
+
+
+def _compare(
+    output_dir: Path, question: Question, regions: Comparison, by_network: Mapping[str, Comparison]
+) -> Section:
+    edges = {measure: comparison.effects() for measure, comparison in by_network.items()}
+    classes = regions.by_class if question.classes else ()
+    return compared_section(question, *write_comparison(output_dir, question, regions.effects(), edges, classes))
