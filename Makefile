@@ -4,6 +4,9 @@
 #   make test   run the tests
 #   make lint   check style, types and architecture
 #   make env    only set up .venv
+#   make descriptor   write boutiques.json anew from the options
+#   make image, make sif, make slurm   build and try the container image, its Apptainer image, a one-node Slurm: as root
+#                on Debian or Ubuntu, some minutes each (docs/containers.md)
 #
 # PYTHON       the interpreter to start from (python3)
 # TORCH_INDEX  a package index to take torch from (a CUDA or a CPU build); by default pip's own
@@ -19,7 +22,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 
-.PHONY: env demo test lint
+.PHONY: env demo test lint descriptor image sif slurm
 .DELETE_ON_ERROR:
 
 env: $(READY)
@@ -51,3 +54,16 @@ lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+descriptor: $(READY)
+	@$(BIN)/python tools/make_descriptor.py > boutiques.json.new && mv boutiques.json.new boutiques.json
+
+image: $(READY)
+	@tools/build_image.sh
+	@tools/check_image.sh
+
+sif: image
+	@tools/build_sif.sh
+
+slurm: $(READY)
+	@tools/check_slurm.sh

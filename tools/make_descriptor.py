@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Print the Boutiques descriptor of `unibrain-bids`, made from its parser: `make descriptor` puts it into boutiques.json.
+"""Print the Boutiques descriptor of `unibrain-bids`, made from its parser.
 
-It follows the BIDS profile of Boutiques (`bosh validate -b`), which fixes the form of the command line and wants the
-output folder twice: as a path that need not exist (String), and as one that does (File).
+`make descriptor` puts it into boutiques.json. It follows the BIDS profile of Boutiques (`bosh validate -b`), which
+fixes the form of the command line and wants the output folder twice: as a path that need not exist (String), and as one
+that does (File).
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def choose_plugin(settings: Settings, n_scans: int, **extra: Any) -> Any:
     from nipype.pipeline import plugins
 
     from unibrain_bids.workflows.multiproc import SafeMultiProcPlugin
+    from unibrain_bids.workflows.slurm import SafeSlurmPlugin
 
     name, asked = _read_plugin_file(settings.plugin_file) if settings.plugin_file else ("", {})
     own = {"n_procs": settings.nprocs, "memory_gb": settings.mem_gb or free_memory_gb(), "n_gpu_procs": 1}
@@ -75,6 +76,8 @@ def choose_plugin(settings: Settings, n_scans: int, **extra: Any) -> Any:
     name = name or ("Linear" if one_at_a_time else "MultiProc")
     if name == "MultiProc":
         return SafeMultiProcPlugin(plugin_args={**own, **asked, **extra})
+    if name == "SLURM":
+        return SafeSlurmPlugin(plugin_args={**asked, "status_callback": extra["status_callback"]})
     plugin = getattr(plugins, f"{name}Plugin", None)
     if plugin is None or "Graph" in name:
         usable = sorted(n.removesuffix("Plugin") for n in dir(plugins) if n.endswith("Plugin") and "Graph" not in n)
