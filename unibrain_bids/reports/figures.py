@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,6 @@ _CUTS = "Axial, coronal and sagittal slices; left is left."
 _MASK_COLOR = (255, 72, 66)
 _GAIN_SMOOTHING = 6  # pixels
 _DARK = 0.05  # share of the brightest tissue below which nothing can be said about the gain
-_REGISTRATION_CUTS = 4
 
 Rgb = tuple[int, int, int]
 
@@ -104,7 +104,7 @@ def label_figure(canvas: Canvas, path: Path, table: LabelTable, *, what: str) ->
         return overlay(canvas.grey(cut), cut.plane(labels.data, smooth=False), colors)
 
     return canvas.mosaic(
-        draw, alt=f"Slices of the head with {what} in colour.", caption=f"{what.capitalize()}. {_CUTS}"
+        draw, alt=f"Slices of the head with {what} in colour.", caption=f"{what[0].upper()}{what[1:]}. {_CUTS}"
     )
 
 
@@ -153,10 +153,10 @@ def registration(files: ScanFiles, space: str, template: Path) -> Flicker | None
         return None
     ours, outline = load_volume(brain), load_volume(mask)
     there = _on_grid(load_volume(template), ours)
-    cuts = choose_cuts(outline, per_axis=_REGISTRATION_CUTS)
+    cuts = choose_cuts(outline)
     inside = outline.data > 0
 
-    def sources(data: NDArray[np.generic]) -> list[str]:
+    def sources(data: NDArray[Any]) -> list[str]:
         top = _top(data[inside])
         return _joined(cuts, lambda cut: contour(grey(cut.plane(data), top=top), cut.plane(inside), _MASK_COLOR))
 
@@ -186,7 +186,7 @@ def _in_space(files: ScanFiles, suffix: str, space: str) -> Path | None:
     return None
 
 
-def _on_grid(volume: Volume, grid: Volume) -> NDArray[np.generic]:
+def _on_grid(volume: Volume, grid: Volume) -> NDArray[Any]:
     """Return a volume on the grid of another one, (X, Y, Z)."""
     if volume.data.shape == grid.data.shape and np.allclose(volume.affine, grid.affine, atol=1e-3):
         return volume.data
@@ -207,7 +207,7 @@ def _log_gain(before: NDArray[np.float32], after: NDArray[np.float32], *, top: f
     return np.where(lit, np.log2(np.maximum(high, 1e-6) / np.where(lit, low, 1)), 0).astype(np.float32)
 
 
-def _top(values: NDArray[np.generic]) -> float:
+def _top(values: NDArray[Any]) -> float:
     """Return the intensity that is shown white: somewhat above the brightest tissue."""
     return 1.15 * float(np.percentile(values, 99))
 

@@ -45,13 +45,17 @@ def matrix_figure(names: Sequence[str], matrix: NDArray[np.float64], table: Labe
     for start in starts[1:]:
         axes.axhline(start - 0.5, color="white", linewidth=0.8)
         axes.axvline(start - 0.5, color="white", linewidth=0.8)
+    if len(starts) == 1:
+        groups = [""] * len(names)
     middles = [(a + b - 1) / 2 for a, b in zip(starts, [*starts[1:], len(groups)], strict=True)]
     axes.set_xticks(middles, [groups[start] for start in starts])
     axes.set_yticks(middles, [groups[start] for start in starts], rotation=90, va="center")
     axes.tick_params(length=0)
     drawing.colorbar(image, shrink=0.8)
     alt = f"Matrix of the network {measure}: {len(names)} by {len(names)} regions."
-    return Figure(_encoded(drawing), alt, f"Network {measure}: similarity of each pair of regions.", paper=True)
+    return Figure(
+        _encoded(drawing), alt, f"Network {measure}: similarity of each pair of regions; white is unknown.", paper=True
+    )
 
 
 def connectome_figure(matrix: NDArray[np.float64], places: NDArray[np.float64], *, measure: str) -> Figure:
