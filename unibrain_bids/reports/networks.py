@@ -45,11 +45,10 @@ def matrix_figure(names: Sequence[str], matrix: NDArray[np.float64], table: Labe
     for start in starts[1:]:
         axes.axhline(start - 0.5, color="white", linewidth=0.8)
         axes.axvline(start - 0.5, color="white", linewidth=0.8)
-    if len(starts) == 1:
-        groups = [""] * len(names)
+    shown = [groups[start] for start in starts] if len(starts) > 1 else [""]
     middles = [(a + b - 1) / 2 for a, b in zip(starts, [*starts[1:], len(groups)], strict=True)]
-    axes.set_xticks(middles, [groups[start] for start in starts])
-    axes.set_yticks(middles, [groups[start] for start in starts], rotation=90, va="center")
+    axes.set_xticks(middles, shown)
+    axes.set_yticks(middles, shown, rotation=90, va="center")
     axes.tick_params(length=0)
     drawing.colorbar(image, shrink=0.8)
     alt = f"Matrix of the network {measure}: {len(names)} by {len(names)} regions."
