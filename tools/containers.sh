@@ -1,13 +1,13 @@
 # Sourced by the scripts beside it: containers without a daemon, as root, in a store of their own.
 #
 #   WORK   folder for everything that is made (work/containers): store, archive, SIF, logs
-#   IMAGE  name of the image (localhost/unibrain-bids:dev)
+#   IMAGE  name of the image (localhost/unibrain-bids:VERSION)
 #   BASE   base image to pull; empty: a stand-in made by debootstrap, for machines that reach no image registry
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 WORK=$(realpath -m "${WORK:-work/containers}")
-IMAGE=${IMAGE:-localhost/unibrain-bids:dev}
+IMAGE=${IMAGE:-localhost/unibrain-bids:$(sed -n 's/^__version__ = "\(.*\)"/\1/p' unibrain_bids/__init__.py)}
 BASE=${BASE:-}
 STAND_IN=localhost/stand-in/python:3.11-slim-bookworm
 STORAGE=(--root "$WORK/store" --runroot "$WORK/run" --storage-driver overlay)

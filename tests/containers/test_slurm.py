@@ -1,0 +1,184 @@
+"""Several scans on a real Slurm, through the plugin and as a job array, with what goes wrong on a cluster.
+
+`make slurm` (tools/check_slurm.sh) starts a Slurm of one node and runs this. The tests build on each other: what one
+run has left undone is what the next one does.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unibrain_bids import demo
+from unibrain_bids.errors import ExitCode
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("SLURM_CONF" not in os.environ or not shutil.which("sbatch"), reason="`make slurm` runs this"),
+]
+
+SCANS = tuple(demo.DemoScan(f"{number:02}", "1", 100 + number) for number in (1, 2, 3))
+OPTIONS = ("--device", "cpu", "--skip-bids-validation", "--output-spaces", "T1w")
+ENOUGH, TOO_LITTLE = "3G", "300M"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder for everything, with a space in its name."""
+    return tmp_path_factory.mktemp("on a cluster")
+
+
+@pytest.fixture(scope="module")
+def heads(folder):
+    span = replace(demo.SPAN, shape=(108, 132, 126), spacing=2.0)
+    return demo.write_dataset(folder, SCANS, span)
+
+
+@pytest.fixture
+def by_plugin(folder, heads, environment):
+    """Return a function that starts a run through the SLURM plugin, its output in the file `log`."""
+
+    def start(out, *options, memory=ENOUGH):
+        plugin = folder / "plugin.yml"
+        plugin.write_text(f"plugin: SLURM\nplugin_args: {{sbatch_args: --mem={memory}, max_jobs: 4, poll: 1}}\n")
+        words = [str(heads), str(folder / out), "participant", "--use-plugin", str(plugin), *OPTIONS, *options]
+        command = [sys.executable, "-m", "unibrain_bids", *words, "-w", str(folder / "work")]
+        with (folder / "log").open("w") as log:
+            return subprocess.Popen(command, env=environment, stderr=log)
+
+    return start
+
+
+@pytest.fixture
+def by_array(folder, heads, environment, root):
+    """Return a function that starts docs/slurm-array.sh, and waits for it as `sbatch --wait` does."""
+
+    def start(out, tasks, memory=ENOUGH):
+        variables = {**environment, "UNIBRAIN": f"{sys.executable} -m unibrain_bids"}
+        sbatch = ["sbatch", "--wait", f"--array={tasks}", f"--mem={memory}", f"--output={folder}/array-%a.log"]
+        script = [str(root / "docs" / "slurm-array.sh"), str(heads), str(folder / out), *OPTIONS]
+        return subprocess.Popen([*sbatch, *script], env=variables)
+
+    return start
+
+
+def slurm(*words):
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def jobs():
+    """Return state and number of all jobs in the queue, by name (of arrays: by number of the task)."""
+    lines = slurm("squeue", "--noheader", "--array", "--format=%j|%K|%T|%i").splitlines()
+    rows = [line.split("|") for line in lines]
+    return {(name if task == "N/A" else task): (state, number) for name, task, state, number in rows}
+
+
+def running(wanted):
+    """Wait until a job runs; return its number."""
+    for _ in range(1200):
+        state, number = jobs().get(wanted, ("", ""))
+        if state == "RUNNING":
+            return number
+        time.sleep(0.25)
+    raise AssertionError(f"{wanted} does not run; there are {jobs()}")
+
+
+def predict_of(scan):
+    return f"unibrain_wf.sub-{scan.participant}_ses-{scan.session}_T1w_wf.predict"
+
+
+def requeue(number):
+    slurm("scontrol", "requeue", number)
+    for _ in range(100):
+        if slurm("squeue", "--noheader", "--format=%T", f"--jobs={number}").strip() == "PENDING":
+            break
+        time.sleep(0.25)
+    slurm("scontrol", "update", f"JobId={number}", "StartTime=now")  # or Slurm waits for two minutes
+
+
+def derivatives(out):
+    """Return all files of the participants."""
+    return {str(path.relative_to(out)) for path in Path(out).glob("sub-*/**/*") if path.is_file()}
+
+
+def masks(out):
+    return sorted(path[4:6] for path in derivatives(out) if path.endswith("desc-brain_mask.nii.gz"))
+
+
+def leftovers(out):
+    return list(Path(out).glob(".unibrain-tmp/*"))
+
+
+def test_plugin_with_a_killed_and_a_requeued_job(by_plugin, folder):
+    run = by_plugin("plugin")
+    slurm("scancel", running(predict_of(SCANS[1])))
+    requeue(running(predict_of(SCANS[2])))
+    assert run.wait() == ExitCode.WORKER_KILLED
+    log = (folder / "log").read_text()
+    assert "3 scan(s): 2 done, 1 failed" in log
+    assert "FAILED sub-02_ses-1_T1w: Slurm ended job" in log
+    assert "(CANCELLED)" in log
+    assert masks(folder / "plugin") == ["01", "03"]
+
+
+def test_plugin_goes_on_where_it_was(by_plugin, folder):
+    assert by_plugin("plugin").wait() == ExitCode.SUCCESS
+    assert "3 scan(s): 1 done, 2 complete before, 0 failed" in (folder / "log").read_text()
+    assert masks(folder / "plugin") == ["01", "02", "03"]
+
+
+def test_plugin_with_too_little_memory(by_plugin, folder):
+    assert by_plugin("short", "--participant-label", "01", memory=TOO_LITTLE).wait() == ExitCode.WORKER_KILLED
+    assert "More --mem or --time in sbatch_args may help" in (folder / "log").read_text()
+    assert not derivatives(folder / "short")
+
+
+def test_interrupted_plugin_leaves_no_jobs_behind(by_plugin, folder):
+    run = by_plugin("interrupted", "--participant-label", "01")
+    running(predict_of(SCANS[0]))
+    run.send_signal(signal.SIGTERM)
+    assert run.wait() == ExitCode.INTERRUPTED
+    for _ in range(100):
+        if not jobs():
+            break
+        time.sleep(0.25)
+    assert not jobs()
+    assert not derivatives(folder / "interrupted")
+
+
+def test_array_with_a_killed_and_a_requeued_task(by_array, folder):
+    run = by_array("array", "1-3")
+    slurm("scancel", running("2"))
+    requeue(running("3"))
+    assert run.wait() != 0
+    assert masks(folder / "array") == ["01", "03"]
+
+
+def test_array_with_too_little_memory(by_array, folder):
+    assert by_array("array", "2", memory=TOO_LITTLE).wait() != 0
+    assert masks(folder / "array") == ["01", "03"]
+
+
+def test_array_submitted_again(by_array, folder):
+    assert by_array("array", "1-4").wait() == ExitCode.SUCCESS
+    assert masks(folder / "array") == ["01", "02", "03"]
+    assert not leftovers(folder / "array")
+    assert "1 complete before, 0 failed" in (folder / "array-1.log").read_text()
+    assert "1 done, 0 failed" in (folder / "array-2.log").read_text()
+    assert "nothing to do" in (folder / "array-4.log").read_text()
+
+
+def test_both_ways_give_the_same_files(folder):
+    names = derivatives(folder / "plugin")
+    assert names == derivatives(folder / "array")
+    _, differ, missing = filecmp.cmpfiles(folder / "plugin", folder / "array", names, shallow=False)
+    assert not differ + missing

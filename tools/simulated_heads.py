@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Write a raw BIDS dataset with COUNT participants, one simulated head each at 2 mm, for the scripts beside this one."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from unibrain_bids import demo
+
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+scans = tuple(demo.DemoScan(f"{number:02}", "1", 100 + number) for number in range(1, count + 1))
+demo.write_dataset(folder, scans, replace(demo.SPAN, shape=(108, 132, 126), spacing=2.0))
