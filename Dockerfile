@@ -13,12 +13,17 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python3 -m venv /opt/unibrain
 COPY constraints.txt ./
-# A layer of its own: torch is nine tenths of the download, and changes with the pinned version alone.
+# Layers of their own: torch is most of the download, and the libraries change less often than the package.
 RUN /opt/unibrain/bin/pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torch
-COPY LICENSE README.md pyproject.toml setup.cfg ./
+COPY setup.cfg ./
+# What the package requires, read from where it says so.
+RUN python3 -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); print(p['options']['install_requires'])" \
+    > requirements.txt \
+ && /opt/unibrain/bin/pip install --constraint constraints.txt --requirement requirements.txt bids-validator-deno
+COPY LICENSE README.md pyproject.toml ./
 COPY unibrain_bids unibrain_bids
 # Other packages' tests and torch's C++ headers are of no use at run time; neither is pip.
-RUN /opt/unibrain/bin/pip install --constraint constraints.txt . bids-validator-deno \
+RUN /opt/unibrain/bin/pip install --constraint constraints.txt . \
  && find /opt/unibrain/lib -type d \( -name tests -o -path '*/torch/include' \) -prune -exec rm -rf {} + \
  && /opt/unibrain/bin/pip freeze > /opt/unibrain/BUILD.packages \
  && /opt/unibrain/bin/pip uninstall --yes pip setuptools
