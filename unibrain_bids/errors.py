@@ -36,7 +36,7 @@ class ExitCode(IntEnum):
     OUTPUT = 6, "the output or work folder cannot be used (place, permission, space)"
     DEVICE = 7, "there is no such device, or it failed"
     RESOURCE = 8, "weights, template or atlas are missing or damaged"
-    WORKER_KILLED = 9, "a worker process was killed, most likely for want of memory"
+    WORKER_KILLED = 9, "memory ran out: a worker process was killed, or could get no more"
     REPORT = 10, "all scans are done, but a report could not be made: the last lines say which and why"
     INTERRUPTED = 130, "interrupted (Ctrl-C, SIGTERM); run again to go on"
 

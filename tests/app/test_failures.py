@@ -8,7 +8,7 @@ os.environ["NO_ET"] = "1"
 
 from nipype import Function, Node, Workflow
 
-from unibrain_bids.app.failures import Failure, common_exit_code, read_crashes
+from unibrain_bids.app.failures import Failure, common_exit_code, explain, read_crashes
 from unibrain_bids.errors import ExitCode
 
 
@@ -19,6 +19,7 @@ def fail(kind):
         "scan": ScanError("/data/x.nii: is empty.", "Copy it again."),
         "output": OutputError("/out: cannot be written."),
         "memory": MemoryError(),
+        "full": OSError(28, "No space left on device", "/out/x"),
         "bug": IndexError("list index out of range"),
         "lines": ValueError("one line\nand another"),
     }
@@ -56,7 +57,13 @@ def crash(tmp_path):
     [
         ("scan", "/data/x.nii: is empty. Copy it again.", ExitCode.SCANS_FAILED),
         ("output", "/out: cannot be written.", ExitCode.OUTPUT),
-        ("memory", "out of memory (no message). Use fewer --nprocs or --device cpu.", ExitCode.SCANS_FAILED),
+        ("memory", "out of memory (no message). Use fewer --nprocs or --low-mem.", ExitCode.WORKER_KILLED),
+        (
+            "full",
+            "a file could not be read or written ([Errno 28] No space left on device: '/out/x'). Check that the "
+            "output and work folders are there, writable and not full.",
+            ExitCode.OUTPUT,
+        ),
         ("bug", "unexpected IndexError: list index out of range", ExitCode.SCANS_FAILED),
         ("lines", "unexpected ValueError: one line", ExitCode.SCANS_FAILED),
     ],
@@ -71,3 +78,21 @@ def test_exit_code_that_failures_share():
     assert common_exit_code([]) == ExitCode.SUCCESS
     assert common_exit_code([output, output]) == ExitCode.OUTPUT
     assert common_exit_code([scan, output]) == ExitCode.SCANS_FAILED
+    assert common_exit_code([scan, Failure("c", "", ExitCode.INTERRUPTED)]) == ExitCode.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "code"),
+    [
+        ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 20.00 GiB.", ExitCode.DEVICE),
+        ("AcceleratorError", "CUDA error: an illegal memory access was encountered", ExitCode.DEVICE),
+        ("RuntimeError", "[enforce fail] DefaultCPUAllocator: can't allocate memory", ExitCode.WORKER_KILLED),
+        ("_ArrayMemoryError", "Unable to allocate 8.00 PiB", ExitCode.WORKER_KILLED),
+        ("FileNotFoundError", "[Errno 2] No such file or directory: '/work/x'", ExitCode.OUTPUT),
+        ("KeyboardInterrupt", "no message", ExitCode.INTERRUPTED),
+        ("RuntimeError", "shapes do not match", ExitCode.SCANS_FAILED),
+        ("ConnectionError", "no route", ExitCode.SCANS_FAILED),
+    ],
+)
+def test_exit_codes_of_errors_that_are_not_ours(name, message, code):
+    assert explain(name, message)[1] == code

@@ -17,42 +17,43 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def follow(caplog):
-    """Feed a display with "scan step status" and return what was logged."""
+    """Feed a display with "scan step status"; return what was logged, and the scans that it called done."""
     caplog.set_level(logging.INFO)
 
     def run(progress, *events):
+        done = []
         for event in events:
             scan, step, status = event.split()
-            progress(SimpleNamespace(fullname=f"unibrain_wf.{scan}_wf.{step}"), status)
-        return [record.getMessage().split(" (")[0] for record in caplog.records]
+            done.append(progress(SimpleNamespace(fullname=f"unibrain_wf.{scan}_wf.{step}"), status))
+        lines = [record.getMessage().split(" (")[0] for record in caplog.records]
+        return lines, [scan for scan in done if scan]
 
     return run
 
 
 def test_scans_that_end(follow):
-    done = []
-    progress = Progress(2, on_done=done.append, stream=io.StringIO())
-    lines = follow(
+    progress = Progress(2, stream=io.StringIO())
+    lines, done = follow(
         progress,
         "sub-01 predict start", "sub-02 predict start", "sub-01 predict end",
         "sub-02 predict exception", f"sub-01 {LAST_NODE} start", f"sub-01 {LAST_NODE} end",
     )  # fmt: skip
     assert lines == ["[1/2] sub-02: failed at predict", "[2/2] sub-01: done"]
     assert done == ["sub-01"]
+    assert set(progress.seconds) == {"sub-01", "sub-02"}
 
 
 def test_nodes_that_never_started_do_not_end(follow):
-    done = []
-    progress = Progress(1, on_done=done.append, stream=io.StringIO())
+    progress = Progress(1, stream=io.StringIO())
     # Nipype's Linear plugin says so after a failure.
-    lines = follow(progress, "sub-01 predict start", "sub-01 predict exception", f"sub-01 {LAST_NODE} end")
+    lines, done = follow(progress, "sub-01 predict start", "sub-01 predict exception", f"sub-01 {LAST_NODE} end")
     assert lines == ["[1/1] sub-01: failed at predict"]
     assert done == []
 
 
 def test_live_line_on_a_terminal(follow):
     terminal = Terminal()
-    progress = Progress(2, on_done=str, stream=terminal)
+    progress = Progress(2, stream=terminal)
     follow(progress, "sub-01 predict start", f"sub-01 {LAST_NODE} start", f"sub-01 {LAST_NODE} end")
     last = terminal.getvalue().rsplit("\x1b[K", 1)[1]
     assert last.startswith("1/2 scans, about 0:0")
@@ -63,5 +64,5 @@ def test_live_line_on_a_terminal(follow):
 
 def test_no_live_line_in_a_file(follow):
     stream = io.StringIO()
-    follow(Progress(1, on_done=str, stream=stream), "sub-01 predict start")
+    follow(Progress(1, stream=stream), "sub-01 predict start")
     assert stream.getvalue() == ""

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import stat
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +86,23 @@ def test_interrupted_publishing_counts_as_not_done(record, out):
     (out / mask.relative).rmdir()
     (out / mask.relative).touch()
     assert not is_complete(out, record, mark, expected)
+
+
+def test_one_process_at_a_time_publishes(record, out):
+    mark = make_fingerprint(record, settings={}, weights="abc")
+    expected = expected_outputs(record, template=None)
+    (out / "logs" / "complete").mkdir(parents=True)
+    with staging(out, record.key) as folder:
+        files = stage(folder, record)
+        where = {"output_dir": out, "record": record, "fingerprint": mark}
+        publishing = threading.Thread(target=publish, args=[files], kwargs=where)
+        with (out / "logs" / "complete" / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            publishing.start()
+            publishing.join(0.5)
+            assert publishing.is_alive() and not (out / "sub-01").exists()
+        publishing.join()
+    assert is_complete(out, record, mark, expected)
 
 
 def test_missing_staged_file_publishes_nothing(record, out):

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 
 from unibrain_bids.app.options import parse_options
 from unibrain_bids.app.settings import make_settings
+from unibrain_bids.app.signals import interruptible
 from unibrain_bids.errors import ExitCode, UnibrainError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the BIDS App with the words of the command line (without the program's name); return the exit code."""
     try:
-        settings = make_settings(*parse_options(argv))
-        from unibrain_bids.app.run import run
+        with interruptible() as check:
+            settings = make_settings(*parse_options(argv))
+            from unibrain_bids.app.run import run
 
-        return run(settings)
+            return run(settings, check)
     except UnibrainError as error:
         print(f"unibrain-bids: {error}", file=sys.stderr)
         return error.exit_code

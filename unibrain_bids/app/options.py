@@ -55,6 +55,16 @@ class Parser(argparse.ArgumentParser):
                 problems.append(f"{names[-1]}: {error.message}.")
                 words = [word for word in words if word.partition("=")[0] not in names]
 
+    def as_config(self, given: argparse.Namespace) -> dict[str, Any]:
+        """Return the options that differ from their defaults as `--config-file` takes them."""
+        listed = [action for action in self._actions if action.help != argparse.SUPPRESS]
+        names = {action.dest: max((*action.option_strings, action.dest), key=len) for action in reversed(listed)}
+        return {
+            name.removeprefix("--"): getattr(given, dest)
+            for dest, name in names.items()
+            if dest not in _ONLY_ON_THE_COMMAND_LINE and getattr(given, dest) != self.get_default(dest)
+        }
+
     def unknown(self, word: str) -> str:
         """Return what is wrong with a word that no option claims."""
         if not word.startswith("-"):
@@ -80,9 +90,15 @@ def parse_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[
     """
     parser = build_parser()
     given, problems = parser.read(sys.argv[1:] if argv is None else argv)
-    if given.config_file is None:
-        return given, problems
-    content = {key.replace("-", "_"): value for key, value in load_config(Path(given.config_file)).items()}
+    if given.config_file is not None:
+        problems += _fill_in(given, Path(given.config_file), parser)
+    given.config = parser.as_config(given)
+    return given, problems
+
+
+def _fill_in(given: argparse.Namespace, path: Path, parser: Parser) -> list[str]:
+    """Take what the command line leaves open from the configuration file; return what is wrong there."""
+    content = {key.replace("-", "_"): value for key, value in load_config(path).items()}
     places = {name: str(content.pop(name)) for name in POSITIONALS if name in content}
     wrong = [f"{key}: only on the command line." for key in _ONLY_ON_THE_COMMAND_LINE if content.pop(key, None)]
     configured, more = parser.read(list(as_words(content, parser.flags)))
@@ -90,7 +106,7 @@ def parse_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[
     for name, value in (vars(configured) | places).items():
         if getattr(given, name) == parser.get_default(name):
             setattr(given, name, value)
-    return given, problems + [f"{given.config_file}: {problem}" for problem in (*wrong, *more, *stray)]
+    return [f"{path}: {problem}" for problem in (*wrong, *more, *stray)]
 
 
 class PrintCompletion(argparse.Action):
@@ -170,8 +186,11 @@ def _add_processing(group: argparse._ArgumentGroup) -> None:
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}
     text = "grids to write besides the scan's own (default: MNI152NLin2009aSym:res-1); T1w alone: no template's grid"
     _add(group, "--output-spaces", metavar="SPACE[:res-N]", help=text, **several)
-    text = "cortical parcellations (default: DK)"
-    _add(group, "--atlas", aliases=["--atlases"], dest="atlases", metavar="NAME", help=text, **several)
+    text = (
+        "parcellations (default: DK): also a label image with its table beside it, FILE[:TEMPLATE], or an atlas of "
+        "TemplateFlow, NAME:TEMPLATE[:desc-...]; TEMPLATE is the space it lies in, such as MNI152NLin6Asym"
+    )
+    _add(group, "--atlas", aliases=["--atlases"], dest="atlases", metavar="ATLAS", help=text, **several)
     text = f"which results to write (default: all): {', '.join(TASKS)}"
     _add(group, "--tasks", metavar="TASK", help=text, **several)
     text = "smoothness of the bias correction, from 0.001 (follows the image) to 10 (default: 0.1)"
@@ -205,6 +224,9 @@ def _add_behaviour(group: argparse._ArgumentGroup) -> None:
     _add(group, "--force", action="store_true", help="process scans again whose derivatives are complete")
     text = "stop at the first scan that fails (default: the others go on)"
     _add(group, "--stop-on-first-crash", action="store_true", help=text)
+    text = "make the participants' reports (sub-<label>.html) again from the derivatives that are there, and stop"
+    _add(group, "--reports-only", action="store_true", help=text)
+    _add(group, "--no-report", aliases=["--no-reports"], action="store_true", help="make no reports")
     text = "write the methods text with citations, logs/CITATION.md, and stop"
     _add(group, "--boilerplate-only", aliases=["--md-only-boilerplate"], action="store_true", help=text)
     text = "write memory and CPU over time to logs/<run>/resources.tsv"

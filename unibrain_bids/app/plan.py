@@ -25,13 +25,13 @@ class Plan:
     todo
         The scans to process, with what their results depend on.
     complete
-        Scans whose derivatives are there and unchanged.
+        Scans whose derivatives are there and unchanged, likewise.
     unreadable
         Scans whose file cannot be read.
     """
 
     todo: dict[ScanRecord, Fingerprint] = field(default_factory=dict)
-    complete: list[ScanRecord] = field(default_factory=list)
+    complete: dict[ScanRecord, Fingerprint] = field(default_factory=dict)
     unreadable: list[Failure] = field(default_factory=list)
 
     @property
@@ -70,7 +70,7 @@ def make_plan(settings: Settings, *, weights: str) -> Plan:
             plan.unreadable.append(Failure(record.key, str(error)))
             continue
         if not settings.force and is_done(settings.processing, record, fingerprint):
-            plan.complete.append(record)
+            plan.complete[record] = fingerprint
         else:
             plan.todo[record] = fingerprint
     return plan

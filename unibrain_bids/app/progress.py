@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, TextIO
 
 from unibrain_bids.workflows.names import LAST_NODE, split_name
@@ -20,24 +19,27 @@ class Progress:
     ----------
     total
         Number of scans.
-    on_done
-        Called with the workflow's name of each scan that is done.
     stream
         Where the live line goes, if it is a terminal.
+
+    Attributes
+    ----------
+    seconds
+        How long each scan has taken that has ended, well or not.
     """
 
-    def __init__(self, total: int, *, on_done: Callable[[str], None], stream: TextIO | None = None) -> None:
+    def __init__(self, total: int, *, stream: TextIO | None = None) -> None:
         self.total = total
-        self._on_done = on_done
+        self.seconds: dict[str, float] = {}
         self._stream = stream or sys.stderr
         self._begun = time.monotonic()
         self._started: dict[str, float] = {}
         self._running: set[str] = set()
-        self._ended: set[str] = set()
         self._failed: set[str] = set()
 
-    def __call__(self, node: Any, status: str) -> None:
-        """Take note that `node` has reached `status` ("start", "end" or "exception")."""
+    def __call__(self, node: Any, status: str) -> str | None:
+        """Take note that `node` has reached `status` ("start", "end" or "exception"); return the scan if it is done."""
+        done = None
         scan, step = split_name(node.fullname)
         if status == "start":
             self._started.setdefault(scan, time.monotonic())
@@ -49,8 +51,9 @@ class Progress:
                 self._end(scan, f"failed at {step}")
             elif step == LAST_NODE:
                 self._end(scan, "done")
-                self._on_done(scan)
+                done = scan
         self._draw()
+        return done
 
     def close(self) -> None:
         """Take the live line away."""
@@ -59,24 +62,23 @@ class Progress:
             self._stream.flush()
 
     def _end(self, scan: str, outcome: str) -> None:
-        if scan not in self._ended:
-            self._ended.add(scan)
-            seconds = time.monotonic() - self._started[scan]
-            logger.info("[%d/%d] %s: %s (%.1f s)", len(self._ended), self.total, scan, outcome, seconds)
+        if scan not in self.seconds:
+            self.seconds[scan] = time.monotonic() - self._started[scan]
+            logger.info("[%d/%d] %s: %s (%.1f s)", len(self.seconds), self.total, scan, outcome, self.seconds[scan])
 
     def _draw(self) -> None:
         if not self._stream.isatty():
             return
         steps = [" ".join(split_name(name)) for name in sorted(self._running)]
         failed = f", {len(self._failed)} failed" if self._failed else ""
-        line = f"{len(self._ended)}/{self.total} scans{failed}{self._remaining()} | {', '.join(steps)}"
+        line = f"{len(self.seconds)}/{self.total} scans{failed}{self._remaining()} | {', '.join(steps)}"
         self._stream.write(f"\r\x1b[K{line[:118]}")
         self._stream.flush()
 
     def _remaining(self) -> str:
         """Say how long the rest will take, at the pace so far."""
-        if not self._ended or len(self._ended) == self.total:
+        if not self.seconds or len(self.seconds) == self.total:
             return ""
-        seconds = (time.monotonic() - self._begun) / len(self._ended) * (self.total - len(self._ended))
+        seconds = (time.monotonic() - self._begun) / len(self.seconds) * (self.total - len(self.seconds))
         minutes, seconds = divmod(round(seconds), 60)
         return f", about {minutes}:{seconds:02d} left"

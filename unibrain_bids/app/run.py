@@ -6,32 +6,39 @@ import hashlib
 import logging
 import os
 import shutil
-import signal
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from unibrain_bids.app.engine import batches, choose_plugin, configure, share_threads
-from unibrain_bids.app.failures import Failure, common_exit_code, read_crashes
+from unibrain_bids.app.failures import INTERRUPTED, Failure, common_exit_code, explain, read_crashes
 from unibrain_bids.app.plan import Plan, describe, is_done, make_plan
 from unibrain_bids.app.progress import Progress
 from unibrain_bids.app.record import run_record
+from unibrain_bids.app.reports import flagged_scans, make_reports
 from unibrain_bids.app.settings import Settings
 from unibrain_bids.app.validation import validate
+from unibrain_bids.app.workdir import work_folder
+from unibrain_bids.bids.boilerplate import methods_text, write_citation
 from unibrain_bids.bids.dataset import check_output_dir, container_from_environment, write_dataset_files
 from unibrain_bids.bids.inputs import check_dataset
-from unibrain_bids.errors import ExitCode, OutputError
+from unibrain_bids.errors import ExitCode
 from unibrain_bids.workflows.logs import start_logging
 from unibrain_bids.workflows.names import ROOT, scan_name, workflow_name
 
 logger = logging.getLogger(__name__)
 
 
-def run(settings: Settings) -> ExitCode:
+def run(settings: Settings, check: Callable[[], None]) -> ExitCode:
     """Process the scans that `settings` ask for.
+
+    Parameters
+    ----------
+    settings
+        What was asked for.
+    check
+        Raises `KeyboardInterrupt` once the run has been interrupted (`signals.interruptible`).
 
     Raises
     ------
@@ -43,20 +50,43 @@ def run(settings: Settings) -> ExitCode:
     check_dataset(processing.bids_dir)
     check_output_dir(processing.output_dir, processing.bids_dir)
     settings, weights = _check_machine(settings)
+    if settings.boilerplate_only:
+        print(write_citation(processing.output_dir, _methods(settings, weights)))
+        return ExitCode.SUCCESS
     plan = make_plan(settings, weights=weights)
     if settings.dry_run:
         print("\n".join(describe(plan, processing)))
         return ExitCode.SUCCESS
     container = container_from_environment(os.environ)
-    write_dataset_files(processing.output_dir, processing.bids_dir, container=container)
-    with run_record(settings) as record:
+    sources = processing.atlas_sources
+    write_dataset_files(
+        processing.output_dir,
+        processing.bids_dir,
+        atlases={source.name: source.description for source in sources},
+        tables=[source.table for source in sources],
+        container=container,
+    )
+    write_citation(processing.output_dir, _methods(settings, weights))
+    with run_record(settings, weights=weights) as record:
+        record.inputs(plan)
         start_logging(record.folder / "unibrain-bids.log", settings.verbosity)
         if not settings.skip_validation:
             validate(processing.bids_dir, record.folder)
-        failures = [*plan.unreadable, *_execute(settings, plan, record.folder)]
-        _report(plan, failures)
-        record.outcome(plan, failures)
-    return common_exit_code(failures)
+        failures: list[Failure] = []
+        if not settings.reports_only:
+            progress = Progress(len(plan.todo))
+            failures = [*plan.unreadable, *_execute(settings, plan, record.folder, progress, check)]
+            taken = {scan.key: progress.seconds.get(scan_name(scan)) for scan in plan.todo}
+            record.outcome(plan, failures, {scan: seconds for scan, seconds in taken.items() if seconds is not None})
+        code = common_exit_code(failures)
+        broken = [] if code == ExitCode.INTERRUPTED else make_reports(settings, plan, record.folder, check)
+        _report(settings, plan, failures, broken)
+    return code or common_exit_code(broken)
+
+
+def _methods(settings: Settings, weights: str) -> str:
+    processing = settings.processing
+    return methods_text(**processing.selection, smoothness=processing.smoothness, weights=weights)
 
 
 def _check_machine(settings: Settings) -> tuple[Settings, str]:
@@ -73,7 +103,9 @@ def _check_machine(settings: Settings) -> tuple[Settings, str]:
     return settings, digest
 
 
-def _execute(settings: Settings, plan: Plan, log_dir: Path) -> list[Failure]:
+def _execute(
+    settings: Settings, plan: Plan, log_dir: Path, progress: Progress, check: Callable[[], None]
+) -> list[Failure]:
     """Run the workflow of all scans in the plan; return those that did not get done."""
     if not plan.todo:
         return []
@@ -81,14 +113,14 @@ def _execute(settings: Settings, plan: Plan, log_dir: Path) -> list[Failure]:
     from unibrain_bids.workflows.participant import init_participant_wf
 
     settings = share_threads(settings, len(plan.todo))
-    trouble = "it was not started"
-    with _work_dir(settings.work_dir) as work_dir, _interruptible() as check:
-        done = {scan_name(record): work_dir / ROOT / workflow_name(record) for record in plan.todo}
-        progress = Progress(len(plan.todo), on_done=lambda name: shutil.rmtree(done[name], ignore_errors=True))
+    trouble = ("it was not started", ExitCode.SCANS_FAILED)
+    with work_folder(settings.work_dir, clean=settings.clean_workdir) as work_dir:
+        folders = {scan_name(record): work_dir / ROOT / workflow_name(record) for record in plan.todo}
 
         def follow(node: Any, status: str) -> None:
             check()
-            progress(node, status)
+            if done := progress(node, status):
+                shutil.rmtree(folders[done], ignore_errors=True)
 
         start = {"log_file": log_dir / "unibrain-bids.log", "verbosity": settings.verbosity}
         plugin = choose_plugin(settings, len(plan.todo), status_callback=follow, **start)
@@ -100,69 +132,38 @@ def _execute(settings: Settings, plan: Plan, log_dir: Path) -> list[Failure]:
                     workflow.run(plugin)
                 except Exception as error:  # the first of the nodes' errors; the crash files hold them all
                     logger.debug("The workflow ended with an error", exc_info=True)
-                    trouble = f"the workflow ended early ({error})"
+                    trouble = explain(type(error).__name__, str(error))
                     if settings.stop_on_first_crash:
                         break
+        except KeyboardInterrupt:
+            trouble = (INTERRUPTED, ExitCode.INTERRUPTED)
         finally:
             progress.close()
     return list(_failures(settings, plan, log_dir, otherwise=trouble))
 
 
-def _failures(settings: Settings, plan: Plan, log_dir: Path, *, otherwise: str) -> Iterator[Failure]:
+def _failures(settings: Settings, plan: Plan, log_dir: Path, *, otherwise: tuple[str, ExitCode]) -> Iterator[Failure]:
     """Yield a failure for each scan whose derivatives are not there, whatever its nodes have said."""
     crashes = {crash.scan: crash for crash in reversed(list(read_crashes(log_dir)))}
     for record, fingerprint in plan.todo.items():
         if not is_done(settings.processing, record, fingerprint):
-            crash = crashes.get(scan_name(record), Failure(record.key, otherwise))
+            crash = crashes.get(scan_name(record), Failure(record.key, *otherwise))
             yield replace(crash, scan=record.key)
 
 
-def _report(plan: Plan, failures: Sequence[Failure]) -> None:
-    """Say at last which scans failed and why."""
+def _report(settings: Settings, plan: Plan, failures: Sequence[Failure], broken: Sequence[Failure]) -> None:
+    """Say at last which scans are flagged, which failed, which reports could not be made, and why."""
+    for scan, flags in flagged_scans(settings, plan):
+        logger.warning("FLAGGED %s: %s", scan, " ".join(flags))
+    for failure in broken:
+        logger.error("NO REPORT %s: %s (details: %s)", failure.scan, failure.reason, failure.crash_file)
+    if settings.reports_only:
+        return
     done = plan.total - len(plan.complete) - len(failures)
     before = f", {len(plan.complete)} complete before" if plan.complete else ""
     logger.info("%d scan(s): %d done%s, %d failed", plan.total, done, before, len(failures))
-    for failure in failures:
+    if interrupted := [failure for failure in failures if failure.exit_code == ExitCode.INTERRUPTED]:
+        logger.error("INTERRUPTED: %d scan(s) were not done; run again to go on.", len(interrupted))
+    for failure in (failure for failure in failures if failure.exit_code != ExitCode.INTERRUPTED):
         details = f" (details: {failure.crash_file})" if failure.crash_file else ""
         logger.error("FAILED %s: %s%s", failure.scan, failure.reason, details)
-
-
-@contextmanager
-def _work_dir(chosen: Path | None) -> Iterator[Path]:
-    """Yield the folder for intermediate files: the chosen one, which is kept, or a temporary one."""
-    try:
-        if chosen is not None:
-            chosen.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="unibrain-", dir=chosen))
-    except OSError as error:
-        where = chosen or tempfile.gettempdir()
-        raise OutputError(f"{where}: cannot be written ({error.strerror}).", "Choose another --work-dir.") from error
-    try:
-        yield chosen or folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], None]]:
-    """Let SIGTERM, with which schedulers and containers end a program, interrupt as Ctrl-C does.
-
-    Yields a function that raises `KeyboardInterrupt` again once it has been raised: within a node, Nipype takes it for
-    the node's own failure and would go on with the next one.
-    """
-    received = []
-
-    def interrupt(number: int, _: object) -> NoReturn:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    def check() -> None:
-        if received:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unibrain_bids.errors import UsageError
+from unibrain_bids.bids.atlases import AtlasSource, find_atlas
+from unibrain_bids.errors import ResourceError, UsageError
 from unibrain_bids.workflows.processing import DEFAULT_ATLAS, DEFAULT_TEMPLATE, TASKS, Processing
 
 T = TypeVar("T")
@@ -47,9 +48,11 @@ class Settings:
         Memory for all workers together in GB, or None for what is free.
     plugin_file
         YAML with a Nipype plugin, or None.
-    boilerplate_only, clean_workdir, dry_run, force, low_mem, resource_monitor, skip_validation, stop_on_first_crash,
-    verbosity, write_graph
+    boilerplate_only, clean_workdir, dry_run, force, low_mem, no_report, reports_only, resource_monitor,
+    skip_validation, stop_on_first_crash, verbosity, write_graph
         As the options of these names say.
+    config
+        All options that were given, as `--config-file` takes them.
     """
 
     processing: Processing
@@ -67,11 +70,14 @@ class Settings:
     dry_run: bool = False
     force: bool = False
     low_mem: bool = False
+    no_report: bool = False
+    reports_only: bool = False
     resource_monitor: bool = False
     skip_validation: bool = False
     stop_on_first_crash: bool = False
     verbosity: int = 0
     write_graph: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> Settings:
@@ -90,12 +96,14 @@ def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> 
         judge.problems.append("--clean-workdir: there is no --work-dir to clean.")
     if work_dir and work_dir.resolve().is_relative_to(bids_dir.resolve()):
         judge.problems.append(f"--work-dir {work_dir}: lies inside the raw dataset; put it outside.")
+    atlases, atlas_sources = judge("--atlas", _atlases, options.atlases) or (ATLASES, ())
     processing = Processing(
         bids_dir=bids_dir,
         output_dir=output_dir,
         tasks=judge("--tasks", _tasks, options.tasks) or TASKS,
         template=judge("--output-spaces", _template, options.output_spaces or [DEFAULT_TEMPLATE]),
-        atlases=judge("--atlas", _atlases, options.atlases) or ATLASES,
+        atlases=atlases,
+        atlas_sources=atlas_sources,
         smoothness=_or_default(judge("--smoothness", _smoothness, options.smoothness), 0.1),
         device=judge("--device", _device, options.device) or "auto",
         random_seed=judge("--random-seed", _seed, options.random_seed) or 0,
@@ -116,12 +124,17 @@ def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> 
         dry_run=options.dry_run,
         force=options.force,
         low_mem=options.low_mem,
+        no_report=options.no_report,
+        reports_only=options.reports_only,
         resource_monitor=options.resource_monitor,
         skip_validation=options.skip_bids_validation,
         stop_on_first_crash=options.stop_on_first_crash,
         verbosity=options.verbose,
         write_graph=options.write_graph,
+        config=options.config,
     )
+    if settings.no_report and settings.reports_only:
+        judge.problems.append("--no-report and --reports-only contradict each other.")
     judge.finish()
     return settings
 
@@ -242,8 +255,16 @@ def _tasks(words: list[str]) -> tuple[str, ...]:
     return _choice(words, TASKS)
 
 
-def _atlases(words: list[str]) -> tuple[str, ...]:
-    return _choice(words, ATLASES)
+def _atlases(words: list[str]) -> tuple[tuple[str, ...], tuple[AtlasSource, ...]]:
+    """Return the names of all atlases, and where those come from that are not the package's own."""
+    try:
+        sources = {word: find_atlas(word) for word in words if word not in ATLASES}
+    except ResourceError as error:
+        raise ValueError(str(error).rstrip(".")) from error
+    names = [sources[word].name if word in sources else word for word in dict.fromkeys(words)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two atlases are called {twice[0]}; rename one (atlas-<name> in the file's name)")
+    return tuple(names), tuple(sources.values())
 
 
 def _template(words: list[str]) -> str | None:

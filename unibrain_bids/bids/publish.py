@@ -9,6 +9,7 @@ before the first rename, so a process killed in between leaves a scan that the n
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -137,25 +138,38 @@ def publish(files: Mapping[Path, Path], *, output_dir: Path, record: ScanRecord,
         raise OutputError(f"{record.key}: not written: {', '.join(missing)}.", "Nothing of this scan was published.")
     completion = _completion_path(output_dir, record.key)
     order = sorted(files.items(), key=lambda pair: (pair[1].suffix != ".json", pair[1]))
+    content = {
+        "scan": record.relative_path,
+        "version": __version__,
+        "fingerprint": asdict(fingerprint),
+        "files": sorted(place.as_posix() for place in files.values()),
+    }
     try:
-        completion.unlink(missing_ok=True)
-        for staged, place in order:
-            (output_dir / place).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staged, output_dir / place)
+        with _alone(output_dir):
+            completion.unlink(missing_ok=True)
+            for staged, place in order:
+                (output_dir / place).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(staged, output_dir / place)
+            write_json(completion, content)
     except OSError as error:
         raise OutputError(
             f"{output_dir}: the outputs of {record.key} cannot be put in place ({error}).",
             "Check permissions and space, then run again: the scan counts as not done.",
         ) from error
-    write_json(
-        completion,
-        {
-            "scan": record.relative_path,
-            "version": __version__,
-            "fingerprint": asdict(fingerprint),
-            "files": sorted(place.as_posix() for place in files.values()),
-        },
-    )
+
+
+@contextlib.contextmanager
+def _alone(output_dir: Path) -> Iterator[None]:
+    """Let one process at a time publish, so that two with different settings never mix the files of a scan.
+
+    The lock goes with the process that holds it, however that ends. File systems that know no locks do without.
+    """
+    folder = output_dir / "logs" / "complete"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as lock:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _completion_path(output_dir: Path, key: str) -> Path:

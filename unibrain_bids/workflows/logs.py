@@ -20,6 +20,7 @@ def start_logging(log_file: Path | None = None, verbosity: int = 0) -> None:
         0: the terminal gets our own messages only; 1: also those of libraries; 2: debugging too.
     """
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a full disk is told of by the run, not by a traceback for each line of the log
     # Nipype adds a handler of its own, to stdout, unless its logger has one when it is imported.
     nipype_logger = logging.getLogger("nipype")
     nipype_logger.handlers = [logging.NullHandler()]
