@@ -37,8 +37,8 @@ TEMPLATE_IMAGES = (
 )  # fmt: skip
 DATASET_FILES = {
     ".bidsignore", "README.md", "dataset_description.json", "descriptions.tsv", "seg-aseg_dseg.tsv",
-    "seg-tissue_dseg.tsv", "atlas-DK_dseg.tsv", "atlas-DK_description.json", "logs/complete/sub-01_ses-1.json",
-    "logs/complete/sub-01_ses-2.json",
+    "seg-tissue_dseg.tsv", "atlas-DK_dseg.tsv", "atlas-DK_description.json", "logs/CITATION.md",
+    "logs/complete/.lock", "logs/complete/sub-01_ses-1.json", "logs/complete/sub-01_ses-2.json",
 }  # fmt: skip
 VOXEL = 8.0  # mm3
 
@@ -67,8 +67,8 @@ def test_run_and_validator_are_content(run, validator_errors):
 
 def test_exactly_the_expected_files_are_there(run):
     derivatives = {path for scan in run.scans for path in expected_outputs(scan, template=TEMPLATE)}
-    (log,) = (path for path in (run.out / "logs").iterdir() if path.name != "complete")
-    logs = {log.relative_to(run.out) / name for name in ("run.json", "unibrain-bids.log")}
+    (log,) = (path for path in (run.out / "logs").iterdir() if path.is_dir() and path.name != "complete")
+    logs = {log.relative_to(run.out) / name for name in ("config.yml", "run.json", "unibrain-bids.log")}
     assert files(run.out) == derivatives | {Path(name) for name in DATASET_FILES} | logs
     scans = json.loads((log / "run.json").read_text())["Scans"]
     assert scans == {"Done": ["sub-01_ses-1", "sub-01_ses-2"], "CompleteBefore": [], "Failed": {}}
