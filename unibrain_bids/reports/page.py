@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Block", "Details", "Facts", "Figure", "Flag", "Flags", "Flicker", "Html", "Mosaic", "Row", "Section", "Table",
-    "Text", "data_uri", "link", "render_page",
+    "Text", "data_uri", "link", "render_page", "resource_text",
 ]  # fmt: skip
 
 _RESEARCH_ONLY = "For research use only. Nothing here is a diagnosis."
@@ -202,6 +202,7 @@ def render_page(
     scripts: Sequence[str] = (),
     styles: Sequence[str] = (),
     data: Mapping[str, Any] | None = None,
+    unpacks_scripts: bool = False,
 ) -> str:
     """Return a whole page as HTML.
 
@@ -217,8 +218,10 @@ def render_page(
         JavaScript and CSS of the caller's own, beyond the page's; never text from a dataset.
     data
         Objects for the scripts: each name is the `id` of a JSON element.
+    unpacks_scripts
+        Whether the scripts may run further ones that they unpack from the page's data.
     """
-    every_script = [Markup(script) for script in (_resource("page.js"), *scripts)]
+    every_script = [Markup(script) for script in (resource_text("page.js"), *scripts)]
     template = _environment().get_template("page.html")
     return template.render(
         title=title,
@@ -226,10 +229,10 @@ def render_page(
         sections=sections,
         footer=footer,
         generator=f"unibrain-bids {__version__}",
-        style=Markup("\n".join([_resource("page.css"), *styles])),
+        style=Markup("\n".join([resource_text("page.css"), *styles])),
         scripts=every_script,
         data=data or {},
-        policy=_policy(every_script),
+        policy=_policy(every_script, unpacks_scripts=unpacks_scripts),
     )
 
 
@@ -245,10 +248,10 @@ def link(target: str, text: str) -> Markup:
     return Markup('<a href="{}">{}</a>').format(target, text)
 
 
-def _policy(scripts: Sequence[str]) -> str:
+def _policy(scripts: Sequence[str], *, unpacks_scripts: bool) -> str:
     """Return the content security policy: no requests, and no scripts but these."""
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii") for script in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    allowed = " ".join([*(f"'sha256-{digest}'" for digest in digests), *(["blob:"] if unpacks_scripts else [])])
     return (
         f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}; "
         "connect-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -272,12 +275,13 @@ def _plain(cell: Any) -> Any:
 def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    environment = Environment(loader=FunctionLoader(_resource), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=FunctionLoader(resource_text), autoescape=True, undefined=StrictUndefined)
     environment.filters["plain"] = _plain
     environment.tests["finite"] = _is_finite
     return environment
 
 
 @cache
-def _resource(name: str) -> str:
+def resource_text(name: str) -> str:
+    """Return the content of `resources/reports/<name>`."""
     return (files("unibrain_bids") / "resources" / "reports" / name).read_text(encoding="utf-8")

@@ -11,16 +11,25 @@ from unibrain_bids.bids.derivatives import report_path
 from unibrain_bids.reports.files import ScanFiles, find_scans, read_json
 from unibrain_bids.reports.history import History, completion, flattened, read_history
 from unibrain_bids.reports.methods import methods_blocks
-from unibrain_bids.reports.page import Block, Details, Facts, Flag, Flags, Section, Table, Text, render_page
-from unibrain_bids.reports.scan import Surroundings, flags_of, scan_sections
+from unibrain_bids.reports.page import (
+    Block,
+    Details,
+    Facts,
+    Flag,
+    Flags,
+    Section,
+    Table,
+    Text,
+    render_page,
+    resource_text,
+)
+from unibrain_bids.reports.scan import Surroundings, flags_of, scan_sections, viewer_data
+from unibrain_bids.reports.viewer import library
 
 __all__ = ["participant_page", "write_report"]
 
-_STYLE = """\
-.spread { vertical-align: middle; } .spread rect { fill: var(--line); } .spread circle { fill: var(--accent); }
-.spread path { stroke: var(--soft); stroke-width: 1.5; } .references { padding-left: 1.4rem; font-size: .9rem; }
-.references li { margin: .3rem 0; overflow-wrap: anywhere; }
-"""
+# Voxels of the viewer's volumes: coarser where one page holds several scans.
+_FINE_MM, _COARSE_MM = 1.5, 2.0
 
 
 def write_report(
@@ -45,7 +54,10 @@ def write_report(
         The file cannot be written.
     """
     path = output_dir / report_path(participant)
-    write_text(path, participant_page(Surroundings(output_dir, bids_dir, templates or {}), participant))
+    several = len(find_scans(output_dir, participant)) > 1
+    spacing = _COARSE_MM if several else _FINE_MM
+    around = Surroundings(output_dir, bids_dir, templates or {}, viewer_spacing=spacing)
+    write_text(path, participant_page(around, participant))
     return path
 
 
@@ -60,8 +72,16 @@ def participant_page(around: Surroundings, participant: str) -> str:
         Section("Methods", methods_blocks(around.output_dir / "logs" / "CITATION.md")),
         Section("About", list(_about(scans, history, around.output_dir))),
     ]
-    subtitle = str(dataset or around.output_dir.name)
-    return render_page(f"sub-{participant}", sections, subtitle=subtitle, styles=[_STYLE])
+    volumes = {name: content for files in scans for name, content in viewer_data(files, around).items()}
+    return render_page(
+        f"sub-{participant}",
+        sections,
+        subtitle=str(dataset or around.output_dir.name),
+        styles=[resource_text("participant.css")],
+        scripts=[resource_text("viewer.js")] if volumes else [],
+        data=library() | volumes if volumes else {},
+        unpacks_scripts=bool(volumes),
+    )
 
 
 def _summary(scans: list[ScanFiles], history: History) -> Iterator[Block]:

@@ -27,13 +27,16 @@ from unibrain_bids.reports.figures import (
 from unibrain_bids.reports.files import Derivative, ScanFiles, read_json, read_rows
 from unibrain_bids.reports.networks import centroids, connectome_figure, matrix_figure, read_matrix
 from unibrain_bids.reports.page import Block, Details, Facts, Flag, Flags, Row, Section, Table, Text
+from unibrain_bids.reports.slices import Volume, load_volume
+from unibrain_bids.reports.viewer import Overlay, viewer_block, volumes_of
 
-__all__ = ["Surroundings", "flags_of", "scan_sections"]
+__all__ = ["Surroundings", "flags_of", "scan_sections", "viewer_data"]
 
 _PREDICTION = (
     "Research use only: this is no diagnosis. The probabilities come from a classifier that was trained on other "
     "people; what it was trained and measured on stands on its card."
 )
+_SEGMENTATIONS = {"tissue": "tissues", "aseg": "structures"}
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,14 @@ class Surroundings:
         Root of the raw dataset, or None where it is not at hand.
     templates
         Label of a template to its image.
+    viewer_spacing
+        Voxel size (mm) of the volumes in the interactive viewer; None for no viewer.
     """
 
     output_dir: Path
     bids_dir: Path | None
     templates: Mapping[str, Path]
+    viewer_spacing: float | None = None
 
     def labels(self, name: str, kind: str) -> LabelTable:
         """Return the table of labels of an atlas or segmentation: the package's if it has one, else the dataset's."""
@@ -76,6 +82,7 @@ def scan_sections(files: ScanFiles, around: Surroundings, *, prefix: str = "") -
     """
     canvas = make_canvas(files)
     parts: dict[str, list[Block]] = {
+        "Viewer": [viewer_block(files.key, spacing=around.viewer_spacing)] if canvas and around.viewer_spacing else [],
         "Brain mask": [mask_figure(canvas)] if canvas and files.find("mask", desc="brain") else [],
         "Intensities": list(normalisation_figures(canvas, _raw(files, around))) if canvas else [],
         "Registration": list(_registrations(files, around)),
@@ -90,6 +97,21 @@ def scan_sections(files: ScanFiles, around: Surroundings, *, prefix: str = "") -
         for title, blocks in parts.items()
         if blocks
     ]
+
+
+def viewer_data(files: ScanFiles, around: Surroundings) -> dict[str, Any]:
+    """Return the volumes of a scan for its viewer."""
+    canvas = make_canvas(files)
+    if canvas is None or around.viewer_spacing is None:
+        return {}
+    overlays = [Overlay("brain mask", Volume(canvas.brain, canvas.head.spacing, canvas.head.affine))]
+    for derivative in files.every("dseg"):
+        own = files.own(derivative)
+        if set(own) in ({"seg"}, {"atlas"}):
+            ((kind, name),) = own.items()
+            title = _SEGMENTATIONS.get(name, f"regions of {name}")
+            overlays.append(Overlay(title, load_volume(derivative.path), around.labels(name, kind)))
+    return volumes_of(files.key, canvas, overlays, spacing=around.viewer_spacing)
 
 
 def flags_of(files: ScanFiles) -> list[str]:
@@ -118,7 +140,7 @@ def _registrations(files: ScanFiles, around: Surroundings) -> Iterator[Block]:
 
 
 def _segmentations(files: ScanFiles, around: Surroundings, canvas: Canvas | None) -> Iterator[Block]:
-    for name, what in (("tissue", "tissues"), ("aseg", "structures")):
+    for name, what in _SEGMENTATIONS.items():
         path = files.find("dseg", seg=name)
         if canvas and path:
             yield label_figure(canvas, path, around.labels(name, "seg"), what=what)
