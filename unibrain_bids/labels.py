@@ -145,6 +145,8 @@ def _parse(text: str, *, origin: str) -> tuple[Label, ...]:
         raise ResourceError(
             f"{origin}: the label table is empty or repeats an index.", "Give each label one row of its own."
         )
+    if len({row.name for row in labels}) != len(labels):
+        raise ResourceError(f"{origin}: the label table repeats a name.", "Give each label a name of its own.")
     return labels
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from unibrain_bids.errors import ResourceError
 from unibrain_bids.evaluation.simulated import load_simulated_head, simulated_heads
-from unibrain_bids.training.packing import pack
+from unibrain_bids.training.packing import pack, read_canonical
+from unibrain_bids.training.parcels import LabelledTemplate
 from unibrain_bids.training.simulation.geometry import PoseRange
 from unibrain_bids.training.simulation.simulator import SimulationRange
 
@@ -27,7 +28,8 @@ def test_missing_label_maps_name_the_file(tmp_path: Path) -> None:
 def test_truth_of_a_simulated_head_is_consistent(tmp_path: Path) -> None:
     folder = SHARED / "labelmaps"
     aparc = SHARED / "atlas" / "tpl-MNI152NLin6Asym_res-1_atlas-DK_dseg.nii.gz"
-    pack([folder / "head-13_dseg.nii.gz"], folder / "labels.tsv", aparc, tmp_path / "packed.npz")
+    template = LabelledTemplate.from_labels(*read_canonical(aparc))
+    pack([folder / "head-13_dseg.nii.gz"], folder / "labels.tsv", template, tmp_path / "packed.npz")
     head = load_simulated_head(tmp_path / "packed.npz", tmp_path, name="one", seed=0, span=COARSE)
     assert head.bias is not None and head.clean is not None
     solid = head.masks["solid"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 from nibabel.affines import apply_affine, from_matvec
 from numpy.testing import assert_allclose
@@ -10,11 +13,13 @@ from scipy.stats import gaussian_kde
 
 from unibrain_bids.imaging.quality import MEASURES, quality_measures
 from unibrain_bids.imaging.regions import COLUMNS, region_table
-from unibrain_bids.imaging.similarity import kls_network
+from unibrain_bids.imaging.similarity import kls_network, local_features, mind_network
 
+MNI = from_matvec([[1.1, 0, 0], [0, 0.9, 0.1], [0, 0, 1.0]], [3, 4, 5])
 AFFINE = from_matvec([[-1.0, 0.1, 0], [0.2, 1.2, 0], [0, 0, 2.0]], [10, -20, 30])
 INDICES = (1001, 2001, 7, 2035, 42)
 NAMES = ("a", "b", "c", "d", "e")
+ICV = 1.5e6
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +32,22 @@ def regions() -> tuple[np.ndarray, np.ndarray]:
     return labels.astype(np.int32), intensity.astype(np.float32)
 
 
+def measure(labels: np.ndarray, intensity: np.ndarray, **changes: Any) -> pd.DataFrame:
+    """Return the region table of INDICES; without `changes`, all tissue is grey and the scan lies in MNI."""
+    zeros = np.zeros(labels.shape)
+    given = {
+        "indices": INDICES, "names": NAMES, "tissues": {"GM": zeros + 1, "WM": zeros, "CSF": zeros},
+        "mni_from_scan": np.eye(4), "intracranial_volume": ICV,
+        "thickness": np.full(5, np.nan),
+    }  # fmt: skip
+    return region_table(labels, intensity, AFFINE, **given | changes)
+
+
 def test_region_table_against_masks(regions: tuple[np.ndarray, np.ndarray]) -> None:
     labels, intensity = regions
-    table = region_table(labels, intensity, AFFINE, indices=INDICES, names=NAMES)
+    grey = np.random.default_rng(1).random(labels.shape)
+    tissues = {"GM": grey, "WM": 0.7 * (1 - grey), "CSF": 0.3 * (1 - grey)}
+    table = measure(labels, intensity, tissues=tissues, mni_from_scan=MNI)
     assert list(table.columns) == list(COLUMNS)
     assert list(table["index"]) == list(INDICES) and list(table["name"]) == list(NAMES)
     for _, row in table[table["index"] != 42].iterrows():
@@ -42,26 +60,30 @@ def test_region_table_against_masks(regions: tuple[np.ndarray, np.ndarray]) -> N
         assert_allclose(row["intensity_median"], np.median(values))
         centroid = apply_affine(AFFINE, np.argwhere(mask).mean(axis=0))
         assert_allclose(row[["centroid_x", "centroid_y", "centroid_z"]].astype(float), centroid)
+        assert_allclose(row[["mni_x", "mni_y", "mni_z"]].astype(float), apply_affine(MNI, centroid))
+        assert_allclose(row["gm_fraction"], grey[mask].mean())
+        assert_allclose(row["gm_fraction"] + row["wm_fraction"] + row["csf_fraction"], 1)
+        assert_allclose(row["volume_fraction"] * ICV, row["volume"])
 
 
 def test_missing_regions_keep_their_row(regions: tuple[np.ndarray, np.ndarray]) -> None:
-    table = region_table(*regions, AFFINE, indices=INDICES, names=NAMES)
+    table = measure(*regions)
     row = table.iloc[INDICES.index(42)]
     assert row["n_voxels"] == 0 and row["volume"] == 0
     assert row[["intensity_mean", "intensity_sd", "intensity_median", "centroid_x"]].isna().all()
-    assert "42\te\t0\t0.0\tn/a" in table.to_csv(sep="\t", na_rep="n/a", index=False)
+    assert "42\te\t0\t0.0\t0.0\tn/a\tn/a" in table.to_csv(sep="\t", na_rep="n/a", index=False)
 
 
 def test_region_table_of_an_empty_segmentation() -> None:
     empty = np.zeros((3, 3, 3), np.int16)
-    table = region_table(empty, empty, np.eye(4), indices=(5,), names=("x",))
+    table = measure(empty, empty, indices=(5,), names=("x",), thickness=np.array([np.nan]))
     assert table["n_voxels"].tolist() == [0] and table["centroid_z"].isna().all()
 
 
 @pytest.mark.parametrize("labels", [np.zeros((3, 3, 3)), np.full((3, 3, 3), -1)])
 def test_labels_must_be_non_negative_integers(labels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="non-negative integers"):
-        region_table(labels, labels, np.eye(4), indices=(1,), names=("x",))
+        measure(labels, labels, indices=(1,), names=("x",))
 
 
 def test_a_region_listed_twice_is_refused() -> None:
@@ -114,6 +136,51 @@ def test_kls_survives_constant_regions() -> None:
 
 def test_kls_of_nothing() -> None:
     assert np.isnan(kls_network(np.ones((3, 3, 3)), np.zeros((3, 3, 3), int), (1, 2))).all()
+
+
+class TestMind:
+    """Samples of known normal distributions, one region each."""
+
+    def volume(self, *means: float, size: int = 2000, features: int = 2) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        labels = np.repeat(np.arange(1, len(means) + 1), size).reshape(-1, 10, 10)
+        values = rng.normal(size=(features, labels.size))
+        values[0] += np.repeat(means, size)
+        return values.reshape(features, *labels.shape), labels
+
+    def test_divergence_of_normal_distributions(self) -> None:
+        features, labels = self.volume(0.0, 1.5, 3.0)
+        network = mind_network(features, labels, (1, 2, 3), samples=2000)
+        # KL of two normal distributions of unit variance: half the squared distance of their means
+        for i, j, distance in ((0, 1, 1.5), (1, 2, 1.5), (0, 2, 3.0)):
+            assert_allclose(1 / network[i, j] - 1, distance**2, rtol=0.2)
+
+    def test_equal_distributions_are_alike_whatever_their_size_and_units(self) -> None:
+        features, labels = self.volume(0.0, 0.0, 5.0)
+        labels[:15] = 0  # the first region has 500 voxels left, the others 2000
+        network = mind_network(features, labels, (1, 2, 3))
+        assert network[0, 1] > 0.7 > 0.2 > network[0, 2]
+        np.testing.assert_array_equal(network, network.T)
+        rescaled = features * np.array([70.0, 0.01])[:, None, None, None] + 3
+        assert_allclose(mind_network(rescaled, labels, (1, 2, 3)), network, atol=1e-6)
+
+    def test_missing_regions_shift_nobody(self) -> None:
+        features, labels = self.volume(0.0, 1.0)
+        labels[0, 0, :5] = 7  # five voxels: too few
+        network = mind_network(features, labels, (1, 9, 7, 2))
+        assert np.isnan(network[1:3]).all() and np.isnan(network[:, 1:3]).all()
+        assert_allclose(network[np.ix_([0, 3], [0, 3])], mind_network(features, labels, (1, 2)))
+        assert np.isnan(mind_network(features, 0 * labels, (1, 2))).all()
+
+    def test_identical_voxels_do_not_break_it(self) -> None:
+        labels = np.repeat([1, 2], 200).reshape(10, 10, 4)
+        assert_allclose(mind_network(np.ones((3, 10, 10, 4)), labels, (1, 2)), 1.0, atol=0.05)
+
+    def test_local_features_have_the_image_first(self) -> None:
+        x = np.indices((9, 9, 9))[0].astype(np.float32)
+        features = local_features(5 * x, np.full((9, 9, 9), 0.25))
+        assert_allclose(features[0], 5 * x)
+        assert_allclose(features[:, 4, 4, 4], [20, 20, 5, 0.25], rtol=1e-3)
 
 
 @pytest.fixture(scope="module")

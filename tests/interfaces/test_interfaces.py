@@ -69,7 +69,7 @@ def test_quality_holds_measures_of_image_and_model(native):
 
 
 def test_region_table(prediction, native, tmp_path):
-    files = run(RegionTables(files=native, atlases=["DK"]), tmp_path).files
+    files = run(RegionTables(files=native, tables=[LABELS], mni_from_scan=np.eye(4).tolist()), tmp_path).files
     table = pd.read_csv(files["regions_DK"], sep="\t", na_values="n/a")
     assert tuple(table["name"]) == LABELS.names
     inside = prediction.parcellations["DK"] == LABELS.indices[3]
@@ -78,7 +78,7 @@ def test_region_table(prediction, native, tmp_path):
 
 
 def test_similarity_network(native, tmp_path):
-    files = run(SimilarityNetwork(files=native, atlases=["DK"]), tmp_path).files
+    files = run(SimilarityNetwork(files=native, tables=[LABELS]), tmp_path).files
     table = pd.read_csv(files["network_DK_kls"], sep="\t", na_values="n/a")
     assert tuple(table.columns) == LABELS.names
     assert table.shape == (len(LABELS), len(LABELS))
@@ -122,8 +122,10 @@ def computed(native, template, tmp_path):
         "native": native,
         "template": {f"template_{role}": str(folder / f"template_{role}.nii") for role in images}
         | {role: str(folder / f"{role}.txt") for role in transforms},
-        "regions": run(RegionTables(files=native, atlases=["DK"]), folder, "regions").files,
-        "networks": run(SimilarityNetwork(files=native, atlases=["DK"]), folder, "networks").files,
+        "regions": run(
+            RegionTables(files=native, tables=[LABELS], mni_from_scan=np.eye(4).tolist()), folder, "regions"
+        ).files,
+        "networks": run(SimilarityNetwork(files=native, tables=[LABELS]), folder, "networks").files,
     }
 
 

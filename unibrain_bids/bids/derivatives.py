@@ -23,7 +23,7 @@ DEFAULT_ATLAS = "DK"  # the atlas that the network refines, and on which the lea
 
 _OWN_ENTITIES = frozenset(("space", "from", "to", "mode", "atlas", "seg", "res", "label", "meas", "desc"))
 _TISSUES = ("CSF", "GM", "WM")
-_LEARNED, _CLASSICAL = "innerproduct", "kls"
+_LEARNED, _CLASSICAL = "innerproduct", ("kls", "mind")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def catalogue(
     resolution
         `res-` label of the template's grid.
     atlases
-        Atlas labels. The learned network exists for the default atlas only, the classical one for all.
+        Atlas labels. The learned network exists for the default atlas only, the classical ones for all.
     tasks
         Subset of `TASKS`; the quality measures are always written. Derivatives on the template's grid need "register".
     heads
@@ -185,7 +185,7 @@ def _of_kind(
         "template": [template],
         "tissue": _TISSUES,
         "atlas": atlases,
-        "measure": (_LEARNED, _CLASSICAL),
+        "measure": (_LEARNED, *_CLASSICAL),
         "head": heads,
     }
     used = [name for name in values if f"{{{name}}}" in entry["entities"].values()]

@@ -18,7 +18,8 @@ from unibrain_bids.errors import ResourceError
 from unibrain_bids.evaluation.heads import TISSUES, HeadRecord, LabelledHead
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
-from unibrain_bids.training.packing import pack
+from unibrain_bids.training.packing import pack, read_canonical
+from unibrain_bids.training.parcels import LabelledTemplate
 from unibrain_bids.training.simulation.geometry import PoseRange
 from unibrain_bids.training.simulation.material import Material, load_material
 from unibrain_bids.training.simulation.simulator import SimulatedHead, SimulationRange, simulate
@@ -59,7 +60,8 @@ def simulated_heads(data: Path, folder: Path, *, count: int = 8, span: Simulatio
                 f"{path}: no such file.", "Point --data to the folder that holds labelmaps/ and atlas/."
             )
     packed = folder / "labelmaps.npz"
-    pack(label_maps, data / "labelmaps" / "labels.tsv", aparc, packed)
+    template = LabelledTemplate.from_labels(*read_canonical(aparc))
+    pack(label_maps, data / "labelmaps" / "labels.tsv", template, packed)
     return [
         HeadRecord(name, partial(load_simulated_head, packed, folder, name=name, seed=seed, span=span))
         for seed in range(count)

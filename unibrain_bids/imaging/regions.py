@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,25 +14,51 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "region_table", "region_voxels"]
 
+_TISSUES = ("GM", "WM", "CSF")
+
 COLUMNS: dict[str, dict[str, str]] = {
     "index": {"Description": "Number of the region in the label image."},
     "name": {"Description": "Name of the region."},
     "n_voxels": {"Description": "Number of voxels with this label; 0 where the region was not found.", "Units": "1"},
     "volume": {"Description": "Number of voxels times the volume of one voxel.", "Units": "mm^3"},
+    "volume_fraction": {
+        "Description": "Volume divided by the estimated intracranial volume (`intracranial_volume` of desc-qc).",
+        "Units": "1",
+    },
+    "thickness": {
+        "Description": "Mean thickness of cortical regions: volume over the area of the inner surface. On average a "
+        "tenth more than the distance between the surfaces, and far more at the frontal and temporal poles.",
+        "Units": "mm",
+    },
     "intensity_mean": {"Description": "Mean intensity in the region.", "Units": "arbitrary"},
     "intensity_sd": {"Description": "Population standard deviation of the intensity.", "Units": "arbitrary"},
     "intensity_median": {"Description": "Median intensity in the region.", "Units": "arbitrary"},
+    "gm_fraction": {"Description": "Mean probability of grey matter in the region.", "Units": "1"},
+    "wm_fraction": {"Description": "Mean probability of white matter in the region.", "Units": "1"},
+    "csf_fraction": {"Description": "Mean probability of cerebrospinal fluid in the region.", "Units": "1"},
     "centroid_x": {"Description": "Mean position, from left to right, in the scan's world (RAS).", "Units": "mm"},
     "centroid_y": {"Description": "Mean position, from back to front, in the scan's world (RAS).", "Units": "mm"},
     "centroid_z": {"Description": "Mean position, from bottom to top, in the scan's world (RAS).", "Units": "mm"},
+    "mni_x": {"Description": "Centroid, from left to right, moved to MNI152NLin2009aSym by the affine.", "Units": "mm"},
+    "mni_y": {"Description": "Centroid, from back to front, moved to MNI152NLin2009aSym by the affine.", "Units": "mm"},
+    "mni_z": {"Description": "Centroid, from bottom to top, moved to MNI152NLin2009aSym by the affine.", "Units": "mm"},
 }
 """The columns of `region_table` as BIDS describes them in a JSON sidecar."""
 
 
 def region_table(
-    labels: NDArray[Any], intensity: NDArray[Any], affine: ArrayLike, *, indices: Sequence[int], names: Sequence[str]
+    labels: NDArray[Any],
+    intensity: NDArray[Any],
+    affine: ArrayLike,
+    *,
+    indices: Sequence[int],
+    names: Sequence[str],
+    tissues: Mapping[str, NDArray[Any]],
+    mni_from_scan: ArrayLike,
+    intracranial_volume: float,
+    thickness: NDArray[np.float64],
 ) -> pd.DataFrame:
-    """Measure volume, intensity and position of each region.
+    """Measure volume, intensity, tissues and position of each region.
 
     Parameters
     ----------
@@ -44,6 +70,14 @@ def region_table(
         Voxel to RAS mm, (4, 4).
     indices, names
         The regions (`LabelTable.indices`, `.names`); they give the order of the rows.
+    tissues
+        "GM", "WM", "CSF" to probabilities 0..1 (X, Y, Z).
+    mni_from_scan
+        (4, 4) scan RAS mm to MNI152NLin2009aSym RAS mm.
+    intracranial_volume
+        mm3.
+    thickness
+        (K,) mean thickness of the regions in mm, NaN where there is none (`thickness.mean_thickness`).
 
     Returns
     -------
@@ -66,18 +100,23 @@ def region_table(
     means = mean(values)
     position = np.stack([mean(axis.astype(np.float64)) for axis in np.unravel_index(voxels, labels.shape)], axis=1)
     centroids = apply_affine(affine, position)
+    in_mni = apply_affine(np.asarray(mni_from_scan, dtype=np.float64), centroids)
+    volume = counts * abs(np.linalg.det(affine[:3, :3]))
+    shares = {f"{name.lower()}_fraction": mean(tissues[name].ravel()[voxels].astype(float)) for name in _TISSUES}
     return pd.DataFrame(
         {
             "index": list(indices),
             "name": list(names),
             "n_voxels": counts,
-            "volume": counts * abs(np.linalg.det(affine[:3, :3])),
+            "volume": volume,
+            "volume_fraction": volume / intracranial_volume,
+            "thickness": thickness,
             "intensity_mean": means,
             "intensity_sd": np.sqrt(mean((values - means[region]) ** 2)),
             "intensity_median": [np.median(part) if part.size else np.nan for part in np.split(values, bounds[1:-1])],
-            "centroid_x": centroids[:, 0],
-            "centroid_y": centroids[:, 1],
-            "centroid_z": centroids[:, 2],
+            **shares,
+            **{f"centroid_{axis}": centroids[:, i] for i, axis in enumerate("xyz")},
+            **{f"mni_{axis}": in_mni[:, i] for i, axis in enumerate("xyz")},
         }
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import torch
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
 
+from unibrain_bids.bids.atlases import AtlasSource
 from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
 from unibrain_bids.imaging.images import save_image
-from unibrain_bids.imaging.quality import quality_measures
+from unibrain_bids.imaging.quality import quality_flags, quality_measures
 from unibrain_bids.inference import Network, Prediction, load_model, predict
+from unibrain_bids.interfaces.atlases import HOME, frame_from_space, parcellate
 from unibrain_bids.interfaces.tables import write_network
 from unibrain_bids.labels import LabelTable
 
@@ -23,6 +26,7 @@ class _PredictInput(BaseInterfaceInputSpec):
     in_file = File(mandatory=True, desc="raw head")
     smoothness = traits.Float(0.1, usedefault=True, desc="lambda of the multiplier field")
     random_seed = traits.Int(0, usedefault=True)
+    atlases = traits.List(traits.Instance(AtlasSource), desc="parcellations beyond the network's own")
     device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
     use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="tells MultiProc to reserve the GPU")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="CPU threads")
@@ -31,6 +35,7 @@ class _PredictInput(BaseInterfaceInputSpec):
 class _PredictOutput(TraitedSpec):
     files = traits.Dict(traits.Str, traits.Str, desc="role in `bids.derivatives.catalogue` -> file on the scan's grid")
     frame_from_scan = traits.List(traits.List(traits.Float), desc="4x4, scan to population frame, RAS mm")
+    mni_from_scan = traits.List(traits.List(traits.Float), desc="4x4, scan to MNI152NLin2009aSym, RAS mm")
 
 
 class UniBrainPredict(SimpleInterface):
@@ -44,8 +49,12 @@ class UniBrainPredict(SimpleInterface):
         torch.manual_seed(self.inputs.random_seed)
         model = load_model(self.inputs.device)
         prediction = predict(self.inputs.in_file, model=model, smoothness=self.inputs.smoothness)
+        others = parcellate(prediction, self.inputs.atlases or (), device=self.inputs.device)
+        prediction = replace(prediction, parcellations=prediction.parcellations | others)
         self._results["files"] = save_prediction(prediction, Path(runtime.cwd))
         self._results["frame_from_scan"] = prediction.frame_from_scan.tolist()
+        frame_from_mni = frame_from_space(HOME, self.inputs.device)
+        self._results["mni_from_scan"] = (np.linalg.inv(frame_from_mni) @ prediction.frame_from_scan).tolist()
         return runtime
 
 
@@ -59,7 +68,7 @@ def save_prediction(prediction: Prediction, folder: Path) -> dict[str, str]:
         "structures": (prediction.structures, np.int16),
         "tissues": (prediction.tissues, np.uint8),
         **{f"probability_{name}": (data, np.uint8) for name, data in prediction.tissue_probabilities.items()},
-        **{f"parcels_{name}": (data, np.int16) for name, data in prediction.parcellations.items()},
+        **{f"parcels_{name}": (data, smallest_type(data)) for name, data in prediction.parcellations.items()},
     }
     files = {role: folder / f"{role}.nii" for role in images}
     for role, (data, dtype) in images.items():
@@ -73,18 +82,28 @@ def save_prediction(prediction: Prediction, folder: Path) -> dict[str, str]:
     return {role: str(path) for role, path in files.items()}
 
 
+def smallest_type(labels: np.ndarray) -> Any:
+    """Return int16 where it holds all labels, else int32."""
+    return np.int16 if labels.max(initial=0) <= np.iinfo(np.int16).max else np.int32
+
+
 def in_order_of(labels: LabelTable, network: Network) -> np.ndarray:
     """Return the network's matrix (R, R) with the regions in the order of the table."""
     order = [network.index.index(number) for number in labels.indices]
     return network.matrix[np.ix_(order, order)]
 
 
-def quality_report(prediction: Prediction) -> dict[str, float | None]:
-    """Return the quality measures of a scan: those of the image, and the model's own; None where there is none."""
-    image, mask, tissues = prediction.scan.data, prediction.mask, prediction.tissues
+def quality_report(prediction: Prediction) -> dict[str, Any]:
+    """Return the quality measures of a scan, None where there is none, and as `flags` what deserves a look.
+
+    The measures are those of the image after bias correction, as MRIQC takes it, and the model's own.
+    """
+    own: dict[str, Any] = dict(prediction.quality)
+    flags = own.pop("flags", [])
     measures = {
-        **quality_measures(image, mask, tissues, gain=prediction.gain),
-        **prediction.quality,
+        **quality_measures(prediction.preproc, prediction.mask, prediction.tissues, gain=prediction.gain),
+        **own,
         "intracranial_volume": prediction.intracranial_volume,
     }
-    return {name: float(value) if math.isfinite(value) else None for name, value in measures.items()}
+    flags = [*flags, *quality_flags(measures)]
+    return {name: float(value) if math.isfinite(value) else None for name, value in measures.items()} | {"flags": flags}

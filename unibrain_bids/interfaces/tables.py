@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,20 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, Trai
 
 from unibrain_bids.bids.atomic import write_tsv
 from unibrain_bids.imaging.regions import region_table
-from unibrain_bids.imaging.similarity import kls_network
+from unibrain_bids.imaging.similarity import kls_network, local_features, mind_network
+from unibrain_bids.imaging.thickness import mean_thickness
 from unibrain_bids.labels import LabelTable
+
+_TISSUES = ("GM", "WM", "CSF")
 
 
 class _RegionsInput(BaseInterfaceInputSpec):
     files = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="files on the scan's grid, by role")
-    atlases = traits.List(traits.Str, mandatory=True, desc="parcellations to measure")
+    tables = traits.List(traits.Instance(LabelTable), mandatory=True, desc="the regions of each parcellation")
+
+
+class _TablesInput(_RegionsInput):
+    mni_from_scan = traits.List(traits.List(traits.Float), mandatory=True, desc="4x4, RAS mm")
 
 
 class _FilesOutput(TraitedSpec):
@@ -28,38 +36,49 @@ class _FilesOutput(TraitedSpec):
 class RegionTables(SimpleInterface):
     """Write one table of region measures per atlas, over the normalised intensities."""
 
-    input_spec = _RegionsInput
+    input_spec = _TablesInput
     output_spec = _FilesOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        brain = Nifti1Image.from_filename(self.inputs.files["brain"])
+        files = self.inputs.files
+        brain = Nifti1Image.from_filename(files["brain"])
         intensity = brain.get_fdata(dtype=np.float32)
+        tissues = {name: _load(files[f"probability_{name}"]) for name in _TISSUES}
+        quality = json.loads(Path(files["quality"]).read_text(encoding="utf-8"))
         tables = {}
-        for atlas in self.inputs.atlases:
-            labels = LabelTable.load(atlas)
-            parcels = load_labels(self.inputs.files[f"parcels_{atlas}"])
-            table = region_table(parcels, intensity, brain.affine, indices=labels.indices, names=labels.names)
-            path = Path(runtime.cwd) / f"regions_{atlas}.tsv"
+        structures = load_labels(files["structures"])
+        for labels in self.inputs.tables:
+            parcels, affine = load_labels(files[f"parcels_{labels.name}"]), brain.affine
+            table = region_table(
+                parcels, intensity, affine, indices=labels.indices, names=labels.names, tissues=tissues,
+                thickness=mean_thickness(parcels, structures, affine, indices=labels.indices),
+                mni_from_scan=self.inputs.mni_from_scan, intracranial_volume=quality["intracranial_volume"],
+            )  # fmt: skip
+            path = Path(runtime.cwd) / f"regions_{labels.name}.tsv"
             write_tsv(path, table.to_dict("records"))
-            tables[f"regions_{atlas}"] = str(path)
+            tables[f"regions_{labels.name}"] = str(path)
         self._results["files"] = tables
         return runtime
 
 
 class SimilarityNetwork(SimpleInterface):
-    """Write the classical network of each atlas: similarity of the regions' intensity distributions (KLS)."""
+    """Write the networks of each atlas that need no training: KLS and MIND."""
 
     input_spec = _RegionsInput
     output_spec = _FilesOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        intensity = Nifti1Image.from_filename(self.inputs.files["brain"]).get_fdata(dtype=np.float32)
+        intensity, grey = _load(self.inputs.files["brain"]), _load(self.inputs.files["probability_GM"])
         networks = {}
-        for atlas in self.inputs.atlases:
-            labels = LabelTable.load(atlas)
-            matrix = kls_network(intensity, load_labels(self.inputs.files[f"parcels_{atlas}"]), labels.indices)
-            role = f"network_{atlas}_kls"
-            networks[role] = str(write_network(Path(runtime.cwd) / f"{role}.tsv", labels.names, matrix))
+        for table in self.inputs.tables:
+            parcels = load_labels(self.inputs.files[f"parcels_{table.name}"])
+            found = {
+                "kls": kls_network(intensity, parcels, table.indices),
+                "mind": mind_network(local_features(intensity, grey), parcels, table.indices),
+            }
+            for measure, matrix in found.items():
+                role = f"network_{table.name}_{measure}"
+                networks[role] = str(write_network(Path(runtime.cwd) / f"{role}.tsv", table.names, matrix))
         self._results["files"] = networks
         return runtime
 
@@ -73,3 +92,7 @@ def write_network(path: Path, names: Sequence[str], matrix: np.ndarray) -> Path:
     """Write a network (K, K) as a table whose header names the regions; returns `path`."""
     write_tsv(path, [dict(zip(names, row, strict=True)) for row in matrix.tolist()])
     return path
+
+
+def _load(path: str) -> np.ndarray:
+    return Nifti1Image.from_filename(path).get_fdata(dtype=np.float32)

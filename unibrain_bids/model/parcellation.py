@@ -79,4 +79,3 @@ class Parcellation(nn.Module):
         regions = functional.softmax(self.region_logits(features, atlas, frame_from_grid, points), dim=1)
         left, right = (structures[:, channel : channel + 1] for channel in self.cortex_channels)
         return torch.cat([left * regions, right * regions, structures[:, self.structure_channels]], dim=1)
-

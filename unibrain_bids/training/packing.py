@@ -1,6 +1,8 @@
 """Label maps to one packed array file: everything that training reads.
 
-    python -m unibrain_bids.training.packing LABELMAPS_DIR packed/heads.npz --aparc TEMPLATE_APARC_ASEG.nii.gz
+    python -m unibrain_bids.training.packing LABELMAPS_DIR packed/heads.npz --regions REGIONS_DIR
+
+The cortical regions come from `training.deformable` (`--regions`), or, for comparison, from an affine (`--aparc`).
 
 The file holds, per head, the label map cropped to the head at 1 mm (uint8: low six bits are the row of the label
 table, bit 6 the intracranial space, bit 7 the brain mask), its cortical regions (uint8, FreeSurfer numbers less
@@ -132,19 +134,24 @@ class PackedHead:
     centroids: NDArray[np.float64]
 
 
-def pack_head(path: Path, rows: LabelRows, template: LabelledTemplate) -> PackedHead:
-    """Read, crop and pack one label map."""
+def read_canonical(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels (X, Y, Z) of a volume in RAS order, and its affine."""
     import nibabel as nib
 
     image = nib.as_closest_canonical(nib.Nifti1Image.from_filename(path))
-    labels = np.asarray(image.dataobj).astype(np.int64)
+    return np.asarray(image.dataobj).astype(np.int64), image.affine
+
+
+def pack_head(path: Path, rows: LabelRows, source: LabelledTemplate | Path) -> PackedHead:
+    """Read, crop and pack one label map; `source` of its regions is a template, or the folder with them."""
+    labels, original_affine = read_canonical(path)
     lookup = np.zeros(int(rows.index.max()) + 1, dtype=np.int64)
     lookup[rows.index] = np.arange(len(rows.index))
     row = lookup[labels]
     box = tuple(slice(max(s.start - 3, 0), s.stop + 3) for s in ndimage.find_objects((labels > 0).astype(int))[0])
     row, labels = row[box], labels[box]
-    affine = image.affine.copy()
-    affine[:3, 3] = image.affine[:3, :3] @ [s.start for s in box] + image.affine[:3, 3]
+    affine = original_affine.copy()
+    affine[:3, 3] = original_affine[:3, :3] @ [s.start for s in box] + original_affine[:3, 3]
     targets = rows.target[row]
     anatomy = (targets > 0) | np.isin(labels, BRAIN_EXTRAS)
     spacing = float(np.cbrt(abs(np.linalg.det(affine[:3, :3]))))
@@ -152,20 +159,19 @@ def pack_head(path: Path, rows: LabelRows, template: LabelledTemplate) -> Packed
     intracranial = close_and_fill(brain | (labels == CSF_LABEL), CLOSING_MM / spacing)
     packed = row.astype(np.uint8) | (brain * np.uint8(BRAIN_BIT)) | (intracranial * np.uint8(INTRACRANIAL_BIT))
     centroids = structure_centroids(targets, affine)
-    regions = propagate(template, least_squares_affine(template.centroids, centroids), targets, affine)
+    if isinstance(source, Path):
+        regions = read_canonical(source / path.name.replace("_dseg", "_regions"))[0][box].astype(np.uint8)
+    else:
+        regions = propagate(source, least_squares_affine(source.centroids, centroids), targets, affine)
     return PackedHead(packed, regions, affine, centroids)
 
 
-def pack(label_maps: list[Path], table: Path, aparc: Path, output: Path) -> None:
-    """Pack the label maps into one compressed file."""
-    import nibabel as nib
-
+def pack(label_maps: list[Path], table: Path, source: LabelledTemplate | Path, output: Path) -> None:
+    """Pack the label maps into one compressed file; `source` of the regions as in `pack_head`."""
     rows = read_label_rows(table)
-    image = nib.Nifti1Image.from_filename(aparc)
-    template = LabelledTemplate.from_labels(np.asarray(image.dataobj).astype(np.int64), image.affine)
     heads = []
     for path in label_maps:
-        heads.append(pack_head(path, rows, template))
+        heads.append(pack_head(path, rows, source))
         print(f"packed {path.name} {heads[-1].labels.shape}", flush=True)
     mean = mean_centroids([head.centroids for head in heads])
     arrays: dict[str, NDArray] = {
@@ -201,9 +207,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("label_maps", type=Path, help="folder with *_dseg.nii.gz and labels.tsv")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--aparc", type=Path, required=True, help="aparc+aseg labels of a template")
+    regions = parser.add_mutually_exclusive_group(required=True)
+    regions.add_argument("--regions", type=Path, help="folder made by training.deformable")
+    regions.add_argument("--aparc", type=Path, help="aparc+aseg labels of a template, to be brought by an affine alone")
     args = parser.parse_args()
-    pack(sorted(args.label_maps.glob("*_dseg.nii.gz")), args.label_maps / "labels.tsv", args.aparc, args.output)
+    source = args.regions or LabelledTemplate.from_labels(*read_canonical(args.aparc))
+    pack(sorted(args.label_maps.glob("*_dseg.nii.gz")), args.label_maps / "labels.tsv", source, args.output)
 
 
 if __name__ == "__main__":

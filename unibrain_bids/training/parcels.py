@@ -3,7 +3,7 @@
 The template's structures are brought onto the head's by a least-squares affine between structure centroids; every
 voxel of the head's cortex then takes the region of the nearest template cortex voxel of the same hemisphere. So every
 cortex voxel has a region and none crosses the midline. Boundaries follow the template's position, not yet the
-subject's sulci.
+subject's sulci: `training.deformable` does that, and this is the baseline beside it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unibrain_bids.bids.atlases import AtlasSource
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS, TASKS
+from unibrain_bids.labels import LabelTable
 
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
 
@@ -24,7 +26,9 @@ class Processing:
     template
         Template to whose grid results are resampled too, or None.
     atlases
-        Names of the cortical parcellations.
+        Names of the parcellations: the package's own, and those of `atlas_sources`.
+    atlas_sources
+        Where the others come from.
     smoothness
         The lambda of the multiplier field.
     device
@@ -40,6 +44,7 @@ class Processing:
     tasks: tuple[str, ...] = TASKS
     template: str | None = DEFAULT_TEMPLATE
     atlases: tuple[str, ...] = (DEFAULT_ATLAS,)
+    atlas_sources: tuple[AtlasSource, ...] = ()
     smoothness: float = 0.1
     device: str = "auto"
     omp_nthreads: int = 1
@@ -51,10 +56,17 @@ class Processing:
         return {"template": self.template, "atlases": self.atlases, "tasks": self.tasks}
 
     @property
+    def tables(self) -> tuple[LabelTable, ...]:
+        """The regions of each atlas, in the order of `atlases`."""
+        given = {source.name: source.table for source in self.atlas_sources}
+        return tuple(given.get(name) or LabelTable.load(name) for name in self.atlases)
+
+    @property
     def effective(self) -> dict[str, Any]:
         """What has an effect on the results, in JSON types."""
         return {
             **{key: list(value) if isinstance(value, tuple) else value for key, value in self.selection.items()},
+            "atlas_sources": [source.effective for source in self.atlas_sources],
             "smoothness": self.smoothness,
             "random_seed": self.random_seed,
         }

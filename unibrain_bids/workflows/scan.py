@@ -47,6 +47,7 @@ def init_scan_wf(processing: Processing, record: ScanRecord, *, fingerprint: Fin
     predict = Node(
         UniBrainPredict(
             in_file=str(record.path),
+            atlases=list(processing.atlas_sources),
             smoothness=processing.smoothness,
             device=processing.device,
             random_seed=processing.random_seed,
@@ -86,7 +87,7 @@ def init_scan_wf(processing: Processing, record: ScanRecord, *, fingerprint: Fin
         workflow.connect(resample, "files", write_derivatives, "template")
     if "regions" in kinds:
         regions = _table_node(RegionTables(), "regions", processing)
-        workflow.connect([(predict, regions, [("files", "files")])])
+        workflow.connect([(predict, regions, [("files", "files"), ("mni_from_scan", "mni_from_scan")])])
         workflow.connect(regions, "files", write_derivatives, "regions")
     if "network" in kinds:
         similarity = _table_node(SimilarityNetwork(), "similarity", processing)
@@ -96,5 +97,5 @@ def init_scan_wf(processing: Processing, record: ScanRecord, *, fingerprint: Fin
 
 
 def _table_node(interface: Any, name: str, processing: Processing) -> Node:
-    interface.inputs.atlases = list(processing.atlases)
+    interface.inputs.tables = list(processing.tables)
     return Node(interface, name=name, mem_gb=OTHER_GB)
