@@ -6,13 +6,13 @@
 # TORCH_INDEX as in the Dockerfile; unset: what pip on this machine is configured for. The other settings: containers.sh.
 
 . "$(dirname "$0")/containers.sh"
-install buildah:buildah git:git
+ensure buildah:buildah git:git
 ISOLATION=(--isolation chroot --pull-never)
 
 # The smallest Debian with Python, in the place of python:3.11-slim-bookworm.
 build_stand_in() {
     buildah "${STORAGE[@]}" inspect --type image "$STAND_IN" >/dev/null 2>&1 && return
-    install debootstrap:debootstrap
+    ensure debootstrap:debootstrap
     say "Making the stand-in for the base image ..."
     rm -rf "$WORK/base" && mkdir -p "$WORK/base"
     debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv \

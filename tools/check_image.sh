@@ -5,7 +5,7 @@
 #   [WORK=...] [IMAGE=...] [PYTHON=.venv/bin/python] tools/check_image.sh
 
 . "$(dirname "$0")/containers.sh"
-install podman:podman crun:crun conmon:conmon jq:jq
+ensure podman:podman crun:crun conmon:conmon jq:jq
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 PLACE="$WORK/image"
 OPTIONS=(--nprocs 2 --omp-nthreads 1 --mem 4 --device cpu)

@@ -4,7 +4,7 @@
 #   [WORK=...] [PYTHON=.venv/bin/python] tools/check_slurm.sh [pytest's arguments]
 
 . "$(dirname "$0")/containers.sh"
-install slurmctld:slurm-wlm munged:munge
+ensure slurmctld:slurm-wlm munged:munge
 PLACE="$WORK/slurm"
 node=$(hostname -s)
 

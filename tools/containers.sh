@@ -15,8 +15,8 @@ mkdir -p "$WORK/logs"
 
 say() { echo "$(date +%T) $*"; }
 
-# install COMMAND:PACKAGE...: the Debian packages of the commands that are missing.
-install() {
+# ensure COMMAND:PACKAGE...: the Debian packages of the commands that are missing.
+ensure() {
     local pair packages=()
     for pair; do command -v "${pair%%:*}" >/dev/null || packages+=("${pair#*:}"); done
     [ ${#packages[@]} = 0 ] && return

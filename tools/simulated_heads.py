@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a raw BIDS dataset with COUNT participants, one simulated head each at 2 mm, for the scripts beside this one."""
+"""Write a raw BIDS dataset of COUNT participants, one simulated head each at 2 mm, for the scripts beside this."""
 
 import sys
 from dataclasses import replace

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 SCANS = tuple(demo.DemoScan(f"{number:02}", "1", 100 + number) for number in (1, 2, 3))
-OPTIONS = ("--device", "cpu", "--skip-bids-validation", "--output-spaces", "T1w")
+OPTIONS = ("--device", "cpu", "--skip-bids-validation", "--output-spaces", "T1w", "--tasks", "mask")
 ENOUGH, TOO_LITTLE = "3G", "300M"
 
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def heads(folder):
-    span = replace(demo.SPAN, shape=(108, 132, 126), spacing=2.0)
+    span = replace(demo.SPAN, shape=(72, 88, 84), spacing=3.0)
     return demo.write_dataset(folder, SCANS, span)
 
 
@@ -93,7 +93,7 @@ def running(wanted):
 
 
 def predict_of(scan):
-    return f"unibrain_wf.sub-{scan.participant}_ses-{scan.session}_T1w_wf.predict"
+    return f"unibrain_wf.sub-{scan.participant}_ses-{scan.session}_wf.predict"
 
 
 def requeue(number):
@@ -125,7 +125,7 @@ def test_plugin_with_a_killed_and_a_requeued_job(by_plugin, folder):
     assert run.wait() == ExitCode.WORKER_KILLED
     log = (folder / "log").read_text()
     assert "3 scan(s): 2 done, 1 failed" in log
-    assert "FAILED sub-02_ses-1_T1w: Slurm ended job" in log
+    assert "FAILED sub-02_ses-1: Slurm ended job" in log
     assert "(CANCELLED)" in log
     assert masks(folder / "plugin") == ["01", "03"]
 
