@@ -14,7 +14,7 @@ from typing import Any
 
 from unibrain_bids.errors import OutputError
 
-__all__ = ["format_tsv", "write_json", "write_text", "write_tsv"]
+__all__ = ["format_tsv", "write_bytes", "write_json", "write_text", "write_tsv"]
 
 
 def write_text(path: Path, text: str) -> bool:
@@ -28,7 +28,11 @@ def write_text(path: Path, text: str) -> bool:
     OutputError
         The file cannot be written.
     """
-    content = text.encode("utf-8")
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> bool:
+    """Write `content` to `path` as `write_text` does."""
     # A name of its own for each writer, on this machine or another one.
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

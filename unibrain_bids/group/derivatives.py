@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS, DerivativePath, catalogue
 from unibrain_bids.bids.inputs import ScanRecord
-from unibrain_bids.errors import DatasetError, ScanError
-from unibrain_bids.labels import LabelTable
+from unibrain_bids.bids.tables import read_network, read_quality, read_regions
+from unibrain_bids.errors import DatasetError
 
-__all__ = ["NETWORKS", "REGION_MEASURES", "ScanTables", "find_tables"]
+__all__ = ["NETWORKS", "ScanTables", "find_tables"]
 
 NETWORKS = ("innerproduct", "kls")
-REGION_MEASURES = ("volume", "intensity_mean", "intensity_sd")
 _QUALITY = "_desc-qc_T1w.json"
 
 
@@ -61,47 +58,16 @@ class ScanTables:
             return None
 
     def quality(self) -> dict[str, float]:
-        """Quality measures by name, NaN where there is none.
-
-        Raises
-        ------
-        ScanError
-            The file is missing or damaged; so for the other tables.
-        """
-        path = self._path("quality")
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            return {name: math.nan if value is None else float(value) for name, value in content.items()
-                    if value is None or isinstance(value, (int, float))}  # fmt: skip
-        except (OSError, ValueError, AttributeError) as error:
-            raise _damaged(path, error) from error
+        """Quality measures (`bids.tables.read_quality`)."""
+        return read_quality(self._path("quality"))
 
     def regions(self) -> NDArray[np.float64]:
-        """Measures (R, M) of the atlas' regions, in the order of its table and of `REGION_MEASURES`; NaN for n/a."""
-        path = self._path(f"regions_{DEFAULT_ATLAS}")
-        header, rows = _read_table(path)
-        try:
-            columns = [header.index(name) for name in ("index", *REGION_MEASURES)]
-            values = np.array([[_number(row[column]) for column in columns] for row in rows])
-        except (ValueError, IndexError) as error:
-            raise _damaged(path, error) from error
-        indices = LabelTable.load(DEFAULT_ATLAS).indices
-        if values[:, 0].tolist() != list(indices):
-            raise _damaged(path, f"not the {len(indices)} regions of the atlas {DEFAULT_ATLAS}")
-        values[values[:, 1] == 0, 1] = np.nan  # a region that was not found has no volume to compare
-        return values[:, 1:]
+        """Measures of the regions (`bids.tables.read_regions`)."""
+        return read_regions(self._path(f"regions_{DEFAULT_ATLAS}"))
 
     def network(self, measure: str) -> NDArray[np.float64]:
-        """Network (R, R) of a measure in `NETWORKS`, in the order of the atlas' table; NaN for n/a."""
-        path = self._path(f"network_{DEFAULT_ATLAS}_{measure}")
-        header, rows = _read_table(path)
-        names = LabelTable.load(DEFAULT_ATLAS).names
-        if header != list(names) or len(rows) != len(names):
-            raise _damaged(path, f"not the {len(names)} regions of the atlas {DEFAULT_ATLAS}")
-        try:
-            return np.array([[_number(cell) for cell in row] for row in rows])
-        except ValueError as error:
-            raise _damaged(path, error) from error
+        """Network of a measure in `NETWORKS` (`bids.tables.read_network`)."""
+        return read_network(self._path(f"network_{DEFAULT_ATLAS}_{measure}"))
 
     def _path(self, role: str) -> Path:
         return self.root / self._outputs[role].relative
@@ -142,20 +108,3 @@ def _records(output_dir: Path) -> Iterator[ScanRecord]:
                 for path in Path(subject.path).glob(f"{pattern}/*{_QUALITY}"):
                     scan = path.with_name(path.name.removesuffix(_QUALITY) + "_T1w.nii.gz")
                     yield ScanRecord.from_path(scan, dataset=output_dir)
-
-
-def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        header, *rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    return header, rows
-
-
-def _number(cell: str) -> float:
-    return math.nan if cell == "n/a" else float(cell)
-
-
-def _damaged(path: Path, reason: Any) -> ScanError:
-    why = "there is no such file" if isinstance(reason, FileNotFoundError) else reason
-    return ScanError(f"{path}: cannot be read ({why}).", "Run the participant level again for this scan.")

@@ -11,9 +11,11 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain_bids.bids.tables import REGION_MEASURES
+from unibrain_bids.classification.features import NETWORK, Features, features_of
 from unibrain_bids.errors import ScanError
 from unibrain_bids.group.comparison import Comparison, Question
-from unibrain_bids.group.derivatives import NETWORKS, REGION_MEASURES, ScanTables
+from unibrain_bids.group.derivatives import NETWORKS, ScanTables
 from unibrain_bids.group.statistics import Means
 from unibrain_bids.group.targets import INTRACRANIAL
 from unibrain_bids.labels import LabelTable
@@ -63,8 +65,8 @@ class Gathered:
         Mean networks over participants, by measure; edges (R (R - 1) / 2,).
     regions, edges
         The comparison, if one was asked for: of regions (R x M outcomes), and of edges by network.
-    learned
-        Scans with all tables, kept whole for a classifier: only if one was asked for.
+    features
+        What heads see of each scan with all tables: only if that was asked for.
     """
 
     scans: list[ScanTables] = field(default_factory=list)
@@ -75,7 +77,7 @@ class Gathered:
     means: dict[str, Means] = field(default_factory=dict)
     regions: Comparison | None = None
     edges: dict[str, Comparison] = field(default_factory=dict)
-    learned: list[ScanData] = field(default_factory=list)
+    features: list[tuple[ScanTables, Features]] = field(default_factory=list)
 
 
 def gather(scans: Sequence[ScanTables], *, question: Question | None = None, keep: bool = False) -> Gathered:
@@ -88,7 +90,7 @@ def gather(scans: Sequence[ScanTables], *, question: Question | None = None, kee
     question
         A comparison to sum up; participants count once, with the mean of their scans.
     keep
-        Whether to keep the tables for a classifier (35 kB per scan).
+        Whether to keep what heads see (29 kB per scan).
     """
     n_regions = len(LabelTable.load("DK").rows)
     n_edges = n_regions * (n_regions - 1) // 2
@@ -100,8 +102,9 @@ def gather(scans: Sequence[ScanTables], *, question: Question | None = None, kee
         members = list(group)
         for data in members:
             _note(result, data, n_regions)
-        if keep:
-            result.learned += [_compact(data) for data in members if data.regions is not None and data.networks]
+            if keep and data.regions is not None:
+                features = features_of(data.regions, data.networks[NETWORK], data.quality)
+                result.features.append((data.scan, features))
         _add_participant(result, participant, members)
     return result
 
@@ -159,8 +162,3 @@ def _mean(values: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
     known = np.isfinite(table)
     with np.errstate(invalid="ignore"):
         return np.where(known, table, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
-
-
-def _compact(data: ScanData) -> ScanData:
-    networks = {NETWORKS[0]: data.networks[NETWORKS[0]].astype(np.float32)}
-    return ScanData(data.scan, data.quality, data.regions, networks)

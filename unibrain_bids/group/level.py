@@ -8,16 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unibrain_bids.bids.atomic import write_text
+from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
+from unibrain_bids.classification.card import find_head
+from unibrain_bids.classification.head import load_head
 from unibrain_bids.errors import DatasetError
 from unibrain_bids.group.comparison import Comparison, Question, ask
 from unibrain_bids.group.derivatives import find_tables
 from unibrain_bids.group.gather import Gathered, gather
+from unibrain_bids.group.learned_page import learned_section, predicted_section
+from unibrain_bids.group.learning import learn, one_model
 from unibrain_bids.group.options import GroupOptions
 from unibrain_bids.group.outliers import outlying_measures
 from unibrain_bids.group.page import compared_section, group_page
-from unibrain_bids.group.participants import read_participants
+from unibrain_bids.group.participants import read_participants, recorded_sex
+from unibrain_bids.group.predictions import predict_all, sex_mismatches, write_phenotype
 from unibrain_bids.group.statistics import Means
-from unibrain_bids.group.tables import scan_rows, write_comparison, write_networks, write_scans, write_volumes
+from unibrain_bids.group.tables import label_of, scan_rows, write_comparison, write_networks, write_scans, write_volumes
 from unibrain_bids.reports.page import Section
 
 __all__ = ["GroupResult", "run_group"]
@@ -62,18 +68,31 @@ def run_group(
     scans = find_tables(output_dir, participants=participants)
     members = list(dict.fromkeys(scan.participant for scan in scans))
     question = ask(table, options, members) if options.compare else None
-    gathered = gather(scans, question=question)
+    heads = [find_head(name) for name in options.heads]
+    learns = bool(options.classify or options.regress)
+    gathered = gather(scans, question=question, keep=bool(learns or heads))
     if not gathered.scans:
         raise DatasetError(f"{output_dir}: no scan's quality measures can be read.", "Run the participant level again.")
-    rows = scan_rows(gathered, outlying_measures(gathered.quality), {})
+    remarks: dict[str, str] = {}
+    sections: list[Section] = []
+    if learns:
+        label = label_of(str(options.classify or options.regress))
+        sections.append(learned_section(learn(output_dir, gathered, table, options, label=label)))
+    for file in heads:
+        file.check(weights=one_model(gathered), atlas=DEFAULT_ATLAS)
+        head = load_head(file)
+        outcomes = predict_all(head, gathered.features)
+        sections.append(predicted_section(head, write_phenotype(output_dir, head, gathered.features, outcomes)))
+        if set(head.classes or ()) == {"F", "M"}:
+            remarks |= sex_mismatches(head, outcomes, recorded_sex(table))
+    rows = scan_rows(gathered, outlying_measures(gathered.quality), remarks)
     write_scans(output_dir, rows)
     write_volumes(output_dir, gathered)
     by_class = _networks_by_class(gathered, question)
     write_networks(output_dir, gathered.means, by_class)
-    sections = []
     if question and gathered.regions:
         gathered.excluded |= question.excluded
-        sections.append(_compare(output_dir, question, gathered.regions, gathered.edges))
+        sections.insert(0, _compare(output_dir, question, gathered.regions, gathered.edges))
     page = group_page(
         gathered, rows, name=bids_dir.name, root=output_dir, question=question, by_class=by_class, sections=sections
     )

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from unibrain_bids import __version__
 from unibrain_bids.bids.atomic import write_json, write_tsv
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
+from unibrain_bids.bids.tables import REGION_MEASURES
 from unibrain_bids.bids.texts import texts
 from unibrain_bids.group.comparison import Question
-from unibrain_bids.group.derivatives import NETWORKS, REGION_MEASURES
+from unibrain_bids.group.derivatives import NETWORKS
 from unibrain_bids.group.gather import Gathered
 from unibrain_bids.group.statistics import Effects, Means
 from unibrain_bids.imaging.quality import MEASURES

@@ -1,0 +1,91 @@
+"""Who is trained on and who is tested: participants never stand on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain_bids.classification.cohort import Cohort
+from unibrain_bids.errors import UsageError
+
+__all__ = ["Split", "check_size", "inner_splits", "outer_splits", "site_splits"]
+
+MOST_SITE_FOLDS = 10
+
+
+@dataclass(frozen=True)
+class Split:
+    """Numbers of the scans that are trained on and tested."""
+
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+
+def check_size(cohort: Cohort, folds: int) -> None:
+    """See to it that every fold can hold a participant of each class.
+
+    Raises
+    ------
+    UsageError
+        There are fewer participants (of a class) than folds.
+    """
+    target = cohort.of_participants(cohort.target)
+    groups = {"": len(target)} if cohort.classes is None else {
+        f" of class {name}": int((target == k).sum()) for k, name in enumerate(cohort.classes)
+    }  # fmt: skip
+    for name, count in groups.items():
+        if count < folds:
+            raise UsageError(
+                f"Only {count} participant(s){name} can be used, for {folds} folds of cross-validation.",
+                "More participants with derivatives and a value in that column are needed.",
+            )
+
+
+def outer_splits(cohort: Cohort, folds: int, seed: int) -> list[Split]:
+    """Split into `folds`; each holds about the same part of each class (or range of the target) and site."""
+    return list(_stratified(cohort, folds, seed))
+
+
+def inner_splits(cohort: Cohort, folds: int, seed: int, *, by_site: bool) -> list[Split]:
+    """Split a training set the way the outer split was made: by site, where there are enough of them, or not."""
+    if by_site and cohort.sites is not None and len(set(cohort.sites)) >= folds:
+        return list(_grouped(cohort.sites, folds, cohort))
+    return list(_stratified(cohort, folds, seed))
+
+
+def site_splits(cohort: Cohort) -> list[Split]:
+    """Hold out each site in turn; beyond ten, sites are held out in ten lots."""
+    assert cohort.sites is not None
+    return list(_grouped(cohort.sites, min(len(set(cohort.sites)), MOST_SITE_FOLDS), cohort))
+
+
+def _grouped(groups: NDArray[np.str_], folds: int, cohort: Cohort) -> Iterator[Split]:
+    from sklearn.model_selection import GroupKFold
+
+    for train, test in GroupKFold(folds).split(cohort.target, groups=groups):
+        yield Split(train, test)
+
+
+def _stratified(cohort: Cohort, folds: int, seed: int) -> Iterator[Split]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    strata = _strata(cohort, folds)
+    for train, test in splitter.split(strata, strata, groups=cohort.participants):
+        yield Split(train, test)
+
+
+def _strata(cohort: Cohort, folds: int) -> NDArray[np.intp]:
+    """Class, or fifth of the target, of each scan; together with its site where that leaves enough in each."""
+    if cohort.classes is None:
+        kind = np.searchsorted(np.quantile(cohort.target, [0.2, 0.4, 0.6, 0.8]), cohort.target)
+    else:
+        kind = cohort.target.astype(np.intp)
+    if cohort.sites is None:
+        return kind
+    place = np.unique(cohort.sites, return_inverse=True)[1]
+    joint = np.unique(kind + (kind.max() + 1) * place, return_inverse=True)[1]
+    return joint if np.bincount(joint).min() >= folds else kind
