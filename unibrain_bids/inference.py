@@ -30,8 +30,9 @@ from unibrain_bids.model.aligner import Aligner
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.evidence import weigh_by_intensity
 from unibrain_bids.model.first_look import FirstLook
+from unibrain_bids.model.gain import refine_log_gain
 from unibrain_bids.model.intensity import scale_to_unit
-from unibrain_bids.model.locate import Volume, first_look, largest_component, pull_averaged, second_look
+from unibrain_bids.model.locate import Volume, find_head, largest_component, pull_averaged
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
 from unibrain_bids.model.parcellation import region_numbers
 from unibrain_bids.model.presets import UNIFIED
@@ -210,8 +211,10 @@ def predict(
     scan = scan if isinstance(scan, Scan) else load_scan(Path(scan))
     data = torch.from_numpy(np.ascontiguousarray(scan.data))[None, None].to(model.device)
     volume = Volume(data, np.asarray(scan.affine, dtype=np.float64))
-    frame_from_scan = _checked(scan, first_look(model.first_look, volume))
-    frame_from_scan = _checked(scan, second_look(model.aligner, volume, frame_from_scan))
+    located = find_head(model.first_look, model.aligner, volume)
+    if located is None:
+        raise _no_brain(scan)
+    frame_from_scan = _checked(scan, located.frame_from_world)
     lam = torch.full((1,), smoothness, device=model.device)
     for attempt in range(_ATTEMPTS):
         image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
@@ -221,7 +224,9 @@ def predict(
         if attempt == _ATTEMPTS - 1 or _movement(fitted) < _SETTLED_MM:
             break
         frame_from_scan = _checked(scan, as_float64(fitted) @ frame_from_scan)
-    return _assemble(scan, outputs, found, frame_from_scan, fitted)
+    proposed = outputs.dense.multiplier.log_gain()
+    log_gain = refine_log_gain(image, found.structures, found.brain, proposed, smoothness=smoothness)
+    return _assemble(scan, outputs, found, log_gain, frame_from_scan, fitted)
 
 
 @dataclass(frozen=True)
@@ -251,7 +256,12 @@ def find_brain(dense: Dense) -> Found:
 
 
 def _assemble(
-    scan: Scan, outputs: Outputs, found: Found, frame_from_scan: NDArray[np.float64], fitted: torch.Tensor
+    scan: Scan,
+    outputs: Outputs,
+    found: Found,
+    log_gain_in_frame: torch.Tensor,
+    frame_from_scan: NDArray[np.float64],
+    fitted: torch.Tensor,
 ) -> Prediction:
     """Bring the model's outputs to the scan's grid."""
     x, y, z = scan.data.shape
@@ -259,7 +269,7 @@ def _assemble(
     mask = largest_component(native.volume(found.brain) > 0.5)
     if mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) < _SMALLEST_BRAIN_MM3:
         raise _no_brain(scan)
-    log_gain = extended_log_gain(outputs.dense.multiplier.log_gain(), native)
+    log_gain = extended_log_gain(log_gain_in_frame, native)
     gain = np.exp(log_gain - log_gain[mask].mean())
     preproc = scan.data * gain
     structures, tissues, shares = _segment(native, found.structures, mask, preproc)
@@ -346,9 +356,9 @@ def certainty(probability: torch.Tensor) -> float:
     return float((2 * shell - 1).abs().mean()) if shell.numel() else 1.0
 
 
-def _checked(scan: Scan, frame_from_scan: NDArray[np.floating] | None) -> NDArray[np.float64]:
+def _checked(scan: Scan, frame_from_scan: NDArray[np.floating]) -> NDArray[np.float64]:
     """Refuse a fit that no head can have."""
-    if frame_from_scan is not None and is_plausible_affine(frame_from_scan):
+    if is_plausible_affine(frame_from_scan, rotation=180.0):
         return frame_from_scan.astype(np.float64)
     raise _no_brain(scan)
 

@@ -70,6 +70,8 @@ def test_second_look_goes_on_from_the_first(atlas: Atlas, make_affine: Callable[
     ball[:2, :2, :2] = 1  # apart from the ball: must not draw the centre to itself
     first = make_affine((0, 5, 30), (1.1, 1, 0.9)).numpy()
     first[:3, 3] = np.array([12.0, -14.0, 9.0]) - first[:3, :3] @ centre
-    found = second_look(BallFinder((4, 8), atlas), Volume(torch.from_numpy(ball)[None, None], affine), first)
+    found = second_look(
+        BallFinder((4, 8), atlas), Volume(torch.from_numpy(ball)[None, None], affine), first
+    ).frame_from_world
     np.testing.assert_allclose(found[:3, :3] @ centre + found[:3, 3], 0, atol=0.5)
     np.testing.assert_allclose(found[:3, :3], first[:3, :3], atol=1e-6)

@@ -52,6 +52,12 @@ class Aligner(nn.Module):
         centre, volume = centroids(probability, self.points)
         return closed_form_affine(centre, volume, self.target, smallest=_SMALLEST_GROUP)
 
+    def agreement(self, probability: Tensor) -> Tensor:
+        """Soft Dice (batch,) of the groups (batch, 1 + groups, 48, 56, 48) with the atlas, mean over the groups."""
+        seen, axes = probability[:, 1:], (2, 3, 4)
+        dice = 2 * (seen * self.groups).sum(axes) / (seen.sum(axes) + self.groups.sum(axes)).clamp(min=1e-6)
+        return dice.mean(1)
+
 
 def on_coarse_grid(volume: Tensor) -> Tensor:
     """A volume of the frame's 2 mm grid as block means on the aligner's wider 4 mm grid, zeros around it."""

@@ -6,12 +6,14 @@ its values through matrices.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from unibrain_bids.model import frame
@@ -26,6 +28,10 @@ from unibrain_bids.model.spatial import SUBVOXEL, downsample, sample, transform_
 # Fewer voxels (of 512 mm3) than this are no brain.
 _SMALLEST_BRAIN = 400
 _LARGEST_GRID = 64
+# A pose is taken without looking any further where the second look agrees with the atlas by more than this.
+_AGREED = 0.45
+# Beyond this change of volume, or its inverse, no pose is a head's.
+_SMALLEST_SCALE = 0.15
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,11 @@ class Volume:
         """Voxel sizes in mm."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
-    def world_box(self) -> NDArray[np.floating]:
-        """Lowest and highest world coordinates (2, 3) of the voxel centres."""
+    def corners(self) -> NDArray[np.floating]:
+        """World coordinates (8, 3) of the outermost voxel centres."""
         last = np.array(self.data.shape[2:]) - 1
         corners = np.stack(np.meshgrid(*[(0, n) for n in last], indexing="ij"), -1).reshape(-1, 3)
-        world = corners @ self.affine[:3, :3].T + self.affine[:3, 3]
-        return np.stack([world.min(0), world.max(0)])
+        return corners @ self.affine[:3, :3].T + self.affine[:3, 3]
 
 
 def coarse(volume: Volume, spacing: float) -> Volume:
@@ -76,11 +81,58 @@ def pull_averaged(volume: Volume, world_from_grid: NDArray[np.floating], points:
     return torch.stack([pull(volume, world_from_grid, points + offset) for offset in offsets]).mean(0)
 
 
-def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[np.floating] | None:
+@dataclass(frozen=True)
+class Located:
+    """Where a head stands.
+
+    Attributes
+    ----------
+    frame_from_world
+        (4, 4) float64: world mm (RAS) to population frame mm.
+    agreement
+        Soft Dice, 0..1, of the groups of structures seen there with the atlas: about .5 to .65 where the head was
+        found, below .3 where it was not.
+    """
+
+    frame_from_world: NDArray[np.float64]
+    agreement: float
+
+
+def find_head(first: FirstLook, second: Aligner, volume: Volume) -> Located | None:
+    """The pose at which the second look agrees best with the atlas; None if no start finds a brain.
+
+    A head that stands upright in its world is found at once. For others the first look starts again along turned
+    axes: it has learnt upright heads, and the second look knows a wrong pose from a right one.
+    """
+    at_first, at_second = coarse(volume, FIRST_SPACING), coarse(volume, SECOND_SPACING / 2)
+    best: Located | None = None
+    for turn in _starts():
+        pose = first_look(first, at_first, turn)
+        if pose is None:
+            continue
+        located = second_look(second, at_second, pose)
+        if best is None or located.agreement > best.agreement:
+            best = located
+        if best.agreement > _AGREED:
+            break
+    return best
+
+
+def _starts() -> Iterator[NDArray[np.float64]]:
+    """Turns (3, 3) of the axes to look along: none, half-way to the next axis, and onto it, about each axis."""
+    yield np.eye(3)
+    for degrees in (45, -45, 90, -90, 180):
+        for axis in np.eye(3):
+            yield Rotation.from_rotvec(degrees * axis, degrees=True).as_matrix()
+
+
+def first_look(
+    network: FirstLook, volume: Volume, turn: NDArray[np.floating] | None = None, passes: int = 2
+) -> NDArray[np.floating] | None:
     """`frame_from_world` (4, 4) fitted to the brain's guessed places at 8 mm; None if there is no brain.
 
-    The first pass looks at the whole field of view along the world's axes; further passes look again along the
-    axes that the pass before has found, where the network is at its best.
+    The first pass looks at the whole field of view; further passes look again along the axes that the pass before has
+    found, where the network is at its best.
 
     Parameters
     ----------
@@ -88,12 +140,15 @@ def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[n
         The trained first look.
     volume
         The scan.
+    turn
+        (3, 3) rotation from the axes of the first pass's grid to the world's; the world's own axes when None.
     """
     volume = coarse(volume, FIRST_SPACING)
-    box = volume.world_box()
+    turn = np.eye(3) if turn is None else turn
+    world = volume.corners()
     world_from_grid: NDArray[np.floating] = np.eye(4)
-    world_from_grid[:3, 3] = box.mean(0)
-    shape = _grid_shape(box[1] - box[0])
+    world_from_grid[:3, :3], world_from_grid[:3, 3] = turn, (world.min(0) + world.max(0)) / 2
+    shape = _grid_shape(np.ptp(world @ turn, axis=0))
     frame_from_world: NDArray[np.floating] = np.linalg.inv(world_from_grid)
     for _ in range(passes):
         points = frame.points(shape, FIRST_SPACING, volume.data.device)
@@ -109,19 +164,21 @@ def first_look(network: FirstLook, volume: Volume, passes: int = 2) -> NDArray[n
     return frame_from_world
 
 
-def second_look(
-    network: Aligner, volume: Volume, frame_from_world: NDArray[np.float64], passes: int = 3
-) -> NDArray[np.float64]:
-    """A better `frame_from_world` (4, 4) by repeated closed-form fits at 4 mm, each from where the last has led."""
+def second_look(network: Aligner, volume: Volume, frame_from_world: NDArray[np.floating], passes: int = 3) -> Located:
+    """A better pose by repeated closed-form fits at 4 mm, each from where the last has led."""
     volume = coarse(volume, SECOND_SPACING / 2)
+    agreement = 0.0
     for _ in range(passes):
+        if not _SMALLEST_SCALE < abs(np.linalg.det(frame_from_world[:3, :3])) < 1 / _SMALLEST_SCALE:
+            return Located(frame_from_world, 0.0)
         image = pull_averaged(volume, np.linalg.inv(frame_from_world), network.points, SECOND_SPACING)
         probability = torch.softmax(network(scale_to_unit(image)).float(), dim=1)
         # What looks like brain elsewhere, in the neck say, would drag the groups' centres along.
         brain = largest_component((probability[0, 0] < 0.5).cpu().numpy())
         probability = probability * torch.from_numpy(brain).to(probability.device)
+        agreement = float(network.agreement(probability))
         frame_from_world = network.fit(probability)[0].double().cpu().numpy() @ frame_from_world
-    return frame_from_world
+    return Located(frame_from_world, agreement)
 
 
 def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
