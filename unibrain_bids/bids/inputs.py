@@ -63,7 +63,7 @@ class ScanRecord:
         stem = re.sub(r"\.nii(\.gz)?$", "", path.name)
         *pairs, suffix = stem.split("_")
         entities = tuple((key, value) for key, _, value in (pair.partition("-") for pair in pairs))
-        if not entities or entities[0][0] != "sub" or not all(value for _, value in entities):
+        if not entities or entities[0][0] != "sub" or not all(re.fullmatch(_LABEL, value) for _, value in entities):
             raise DatasetError(f"{path}: the name does not follow BIDS.", "Expected sub-<label>[_<key>-<value>]_T1w.")
         return cls(path, path.relative_to(dataset).as_posix(), entities, suffix)
 
