@@ -16,6 +16,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with interruptible() as check:
             settings = make_settings(*parse_options(argv))
+            if settings.group is not None:
+                from unibrain_bids.app import group
+
+                return group.run(settings, settings.group)
             from unibrain_bids.app.run import run
 
             return run(settings, check)

@@ -131,7 +131,7 @@ def build_parser() -> Parser:
     """Build the parser; every value stays a string."""
     parser = Parser(
         prog="unibrain-bids",
-        usage="unibrain-bids BIDS_DIR OUTPUT_DIR participant [options]",
+        usage="unibrain-bids BIDS_DIR OUTPUT_DIR {participant,group} [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=116),
@@ -140,7 +140,9 @@ def build_parser() -> Parser:
     )
     parser.add_argument("bids_dir", nargs="?", help="the BIDS dataset to read; it is never written to")
     parser.add_argument("output_dir", nargs="?", help="the BIDS-Derivatives dataset to write")
-    parser.add_argument("analysis_level", nargs="?", help="participant (group comes with a later release)")
+    parser.add_argument(
+        "analysis_level", nargs="?", help="participant: process scans; group: summarise what that has written"
+    )
     text = "options under their names, in TOML (.toml) or YAML; those of the command line win"
     _add(parser, "--config-file", metavar="FILE", help=text)
     text = "print what makes this shell complete the options, and stop: bash, zsh, ..."
@@ -148,6 +150,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"unibrain-bids {__version__}")
     _add_selection(parser.add_argument_group("which scans"))
     _add_processing(parser.add_argument_group("what to compute"))
+    _add_group(parser.add_argument_group("group level (columns are those of participants.tsv)"))
     _add_resources(parser.add_argument_group("resources"))
     _add_behaviour(parser.add_argument_group("behaviour"))
     return parser
@@ -195,8 +198,29 @@ def _add_processing(group: argparse._ArgumentGroup) -> None:
     _add(group, "--tasks", metavar="TASK", help=text, **several)
     text = "smoothness of the bias correction, from 0.001 (follows the image) to 10 (default: 0.1)"
     _add(group, "--smoothness", aliases=["--lambda"], metavar="LAMBDA", help=text)
-    text = "seed of every random number generator (default: 0); no result depends on it so far"
+    text = "trained heads that predict, at either level: files, or names of built-in ones; research use only"
+    _add(group, "--classifier", aliases=["--classifiers"], dest="classifiers", metavar="HEAD", help=text, **several)
+    text = "seed of every random number generator (default: 0); at participant level no result depends on it so far"
     _add(group, "--random-seed", metavar="N", help=text)
+
+
+def _add_group(group: argparse._ArgumentGroup) -> None:
+    text = "compare regions and edges by this column: two classes, or numbers"
+    _add(group, "--compare", metavar="COLUMN", help=text)
+    text = "validate and train a head that tells two classes of this column"
+    _add(group, "--classify", metavar="COLUMN", help=text)
+    _add(group, "--regress", metavar="COLUMN", help="validate and train a head that predicts this number")
+    text = "the two values to compare or to tell apart, where the column has more; the second one is the positive class"
+    _add(group, "--classes", nargs=2, metavar=("A", "B"), help=text)
+    text = (
+        "covariates of comparisons and of the baseline without images: columns, intracranial_volume, or none "
+        "(default: age, sex, site and intracranial_volume, where they are known)"
+    )
+    _add(group, "--covariates", nargs="+", action="extend", metavar="COLUMN", help=text)
+    text = "column with the site (default: one that is named so)"
+    _add(group, "--site-column", metavar="COLUMN", help=text)
+    text = "random exchanges of the labels in each permutation test (default: 1000)"
+    _add(group, "--permutations", metavar="N", help=text)
 
 
 def _add_resources(group: argparse._ArgumentGroup) -> None:

@@ -22,6 +22,7 @@ from unibrain_bids.app.validation import validate
 from unibrain_bids.app.workdir import work_folder
 from unibrain_bids.bids.boilerplate import methods_text, write_citation
 from unibrain_bids.bids.dataset import check_output_dir, container_from_environment, write_dataset_files
+from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
 from unibrain_bids.bids.inputs import check_dataset
 from unibrain_bids.errors import ExitCode
 from unibrain_bids.workflows.logs import start_logging
@@ -50,6 +51,8 @@ def run(settings: Settings, check: Callable[[], None]) -> ExitCode:
     check_dataset(processing.bids_dir)
     check_output_dir(processing.output_dir, processing.bids_dir)
     settings, weights = _check_machine(settings)
+    for head in processing.heads:
+        head.check(weights=weights, atlas=DEFAULT_ATLAS)
     if settings.boilerplate_only:
         print(write_citation(processing.output_dir, _methods(settings, weights)))
         return ExitCode.SUCCESS
@@ -64,6 +67,7 @@ def run(settings: Settings, check: Callable[[], None]) -> ExitCode:
         processing.bids_dir,
         atlases={source.name: source.description for source in sources},
         tables=[source.table for source in sources],
+        heads={head.label: f"Predictions of the head '{head.label}'. {head.card['Use']}" for head in processing.heads},
         container=container,
     )
     write_citation(processing.output_dir, _methods(settings, weights))
@@ -86,7 +90,13 @@ def run(settings: Settings, check: Callable[[], None]) -> ExitCode:
 
 def _methods(settings: Settings, weights: str) -> str:
     processing = settings.processing
-    return methods_text(**processing.selection, smoothness=processing.smoothness, weights=weights)
+    return methods_text(
+        tasks=processing.tasks,
+        template=processing.template,
+        atlases=processing.atlases,
+        smoothness=processing.smoothness,
+        weights=weights,
+    )
 
 
 def _check_machine(settings: Settings) -> tuple[Settings, str]:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unibrain_bids.bids.atlases import AtlasSource, find_atlas
+from unibrain_bids.classification.card import HeadFile, find_head
 from unibrain_bids.errors import ResourceError, UsageError
+from unibrain_bids.group.options import GroupOptions
 from unibrain_bids.workflows.processing import DEFAULT_ATLAS, DEFAULT_TEMPLATE, TASKS, Processing
 
 T = TypeVar("T")
@@ -51,6 +53,8 @@ class Settings:
     boilerplate_only, clean_workdir, dry_run, force, low_mem, no_report, reports_only, resource_monitor,
     skip_validation, stop_on_first_crash, verbosity, write_graph
         As the options of these names say.
+    group
+        What the group level does; None at participant level.
     config
         All options that were given, as `--config-file` takes them.
     """
@@ -77,6 +81,7 @@ class Settings:
     stop_on_first_crash: bool = False
     verbosity: int = 0
     write_graph: bool = False
+    group: GroupOptions | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -107,6 +112,7 @@ def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> 
         smoothness=_or_default(judge("--smoothness", _smoothness, options.smoothness), 0.1),
         device=judge("--device", _device, options.device) or "auto",
         random_seed=judge("--random-seed", _seed, options.random_seed) or 0,
+        heads=judge("--classifier", _heads, options.classifiers) or (),
     )
     settings = Settings(
         processing=processing,
@@ -131,8 +137,11 @@ def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> 
         stop_on_first_crash=options.stop_on_first_crash,
         verbosity=options.verbose,
         write_graph=options.write_graph,
+        group=_group_options(options, processing, judge),
         config=options.config,
     )
+    if processing.heads and not {"parcellate", "network"} <= set(processing.tasks):
+        judge.problems.append("--classifier: needs the tasks parcellate and network.")
     if settings.no_report and settings.reports_only:
         judge.problems.append("--no-report and --reports-only contradict each other.")
     judge.finish()
@@ -182,16 +191,40 @@ class _Judge:
 
 
 def _check_level(level: str | None, judge: _Judge) -> None:
-    if level == "group":
-        judge.problems.append("group: this level comes with a later release; so far there is 'participant'.")
-    elif level not in (None, "participant"):
-        judge.problems.append(f"{level}: the third argument must be 'participant'.")
+    if level not in (None, "participant", "group"):
+        judge.problems.append(f"{level}: the third argument must be 'participant' or 'group'.")
+
+
+def _group_options(options: argparse.Namespace, processing: Processing, judge: _Judge) -> GroupOptions | None:
+    """Return the options of the group level, which must not be given at another one."""
+    names = ("compare", "classify", "regress", "classes", "covariates", "site_column", "permutations")
+    if options.analysis_level != "group":
+        given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+        judge.problems += [f"{name}: only at group level." for name in given]
+        return None
+    if options.classify and options.regress:
+        judge.problems.append("--classify and --regress: give one of them at a time.")
+    if options.classes and options.regress:
+        judge.problems.append("--classes: a number has no classes.")
+    if options.classes and len(set(options.classes)) < 2:
+        judge.problems.append("--classes: give two different values.")
+    return GroupOptions(
+        compare=options.compare,
+        classify=options.classify,
+        regress=options.regress,
+        classes=tuple(options.classes) if options.classes else None,
+        covariates=judge("--covariates", _covariates, options.covariates),
+        site=options.site_column,
+        heads=processing.heads,
+        permutations=judge("--permutations", _count, options.permutations) or GroupOptions.permutations,
+        random_seed=processing.random_seed,
+    )
 
 
 def _folders(options: argparse.Namespace, judge: _Judge) -> tuple[Path, Path]:
     missing = [name for name in ("bids_dir", "output_dir", "analysis_level") if getattr(options, name) is None]
     if missing:
-        form = "unibrain-bids BIDS_DIR OUTPUT_DIR participant"
+        form = "unibrain-bids BIDS_DIR OUTPUT_DIR {participant,group}"
         judge.problems.append(f"missing {', '.join(missing)}; the form is {form}.")
     return _absolute(options.bids_dir or "."), _absolute(options.output_dir or "..")
 
@@ -265,6 +298,23 @@ def _atlases(words: list[str]) -> tuple[tuple[str, ...], tuple[AtlasSource, ...]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two atlases are called {twice[0]}; rename one (atlas-<name> in the file's name)")
     return tuple(names), tuple(sources.values())
+
+
+def _heads(words: list[str]) -> tuple[HeadFile, ...]:
+    try:
+        heads = [find_head(word) for word in dict.fromkeys(words)]
+    except ResourceError as error:
+        raise ValueError(str(error).rstrip(".")) from error
+    labels = [head.label for head in heads]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ValueError(f"two heads are called {twice[0]}; their predictions would have the same name")
+    return tuple(heads)
+
+
+def _covariates(words: list[str]) -> tuple[str, ...]:
+    if "none" in words and len(words) > 1:
+        raise ValueError("none cannot stand beside others")
+    return () if words == ["none"] else tuple(dict.fromkeys(words))
 
 
 def _template(words: list[str]) -> str | None:

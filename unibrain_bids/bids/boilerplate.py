@@ -41,7 +41,13 @@ _DK = (
 
 
 def methods_text(
-    *, tasks: Sequence[str], template: str | None, atlases: Sequence[str], smoothness: float, weights: str
+    *,
+    tasks: Sequence[str],
+    template: str | None,
+    atlases: Sequence[str],
+    smoothness: float,
+    weights: str,
+    heads: Sequence[str] = (),
 ) -> str:
     """Return the methods text in Markdown.
 
@@ -51,6 +57,8 @@ def methods_text(
         What was done (`workflows.processing.Processing`).
     weights
         SHA-256 of the model's weights.
+    heads
+        Labels of the heads that predicted.
     """
     said = [
         f"Results were obtained with *unibrain-bids* {__version__}, which runs one neural model on the raw data [1, 2] "
@@ -89,6 +97,10 @@ def methods_text(
         said.append(
             "Networks of the regions are the similarity of features that the model has learned, and the "
             "Kullback-Leibler similarity of the regions' intensity distributions."
+        )
+    if heads and "network" in tasks:
+        said.append(
+            f"From volumes, intensities and network, the head(s) {', '.join(heads)} predicted; for research only."
         )
     references = "\n".join(f"{number}. {reference}" for number, reference in enumerate(cited, start=1))
     note = "This text was written by unibrain-bids, to be used as it is, under CC0."

@@ -12,14 +12,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unibrain_bids.classification.features import NETWORK, REGION_FEATURES, WHOLE_FEATURES
 from unibrain_bids.errors import ResourceError
 
-__all__ = ["FORMAT", "RESEARCH_USE", "HeadFile", "find_head", "new_card"]
+__all__ = ["FORMAT", "NETWORK", "RESEARCH_USE", "HeadFile", "find_head", "new_card"]
 
 RESEARCH_USE = "Research use only: not a diagnosis, and not for decisions about a person."
 FORMAT = 1
-_FEATURES = {"regions": list(REGION_FEATURES), "whole": list(WHOLE_FEATURES), "network": NETWORK}
+NETWORK = "innerproduct"
+# What `features.features_of` makes: to be changed together with it.
+_FEATURES = {
+    "regions": ["log volume", "mean intensity"],
+    "whole": ["log intracranial volume"],
+    "network": NETWORK,
+}
 
 
 @dataclass(frozen=True)

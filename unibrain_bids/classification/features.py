@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NETWORK", "REGION_FEATURES", "WHOLE_FEATURES", "Features", "features_of"]
+__all__ = ["Features", "features_of"]
 
-REGION_FEATURES = ("log volume", "mean intensity")
-WHOLE_FEATURES = ("log intracranial volume",)
-NETWORK = "innerproduct"
 _VOLUME, _INTENSITY = 0, 1  # columns of `bids.tables.read_regions`
 
 

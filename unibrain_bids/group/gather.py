@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain_bids.bids.tables import REGION_MEASURES
-from unibrain_bids.classification.features import NETWORK, Features, features_of
+from unibrain_bids.classification.card import NETWORK
+from unibrain_bids.classification.features import Features, features_of
 from unibrain_bids.errors import ScanError
 from unibrain_bids.group.comparison import Comparison, Question
 from unibrain_bids.group.derivatives import NETWORKS, ScanTables

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from unibrain_bids.bids.atomic import write_text
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
-from unibrain_bids.classification.card import find_head
 from unibrain_bids.classification.head import load_head
 from unibrain_bids.errors import DatasetError
 from unibrain_bids.group.comparison import Comparison, Question, ask
@@ -68,9 +67,8 @@ def run_group(
     scans = find_tables(output_dir, participants=participants)
     members = list(dict.fromkeys(scan.participant for scan in scans))
     question = ask(table, options, members) if options.compare else None
-    heads = [find_head(name) for name in options.heads]
     learns = bool(options.classify or options.regress)
-    gathered = gather(scans, question=question, keep=bool(learns or heads))
+    gathered = gather(scans, question=question, keep=bool(learns or options.heads))
     if not gathered.scans:
         raise DatasetError(f"{output_dir}: no scan's quality measures can be read.", "Run the participant level again.")
     remarks: dict[str, str] = {}
@@ -78,7 +76,7 @@ def run_group(
     if learns:
         label = label_of(str(options.classify or options.regress))
         sections.append(learned_section(learn(output_dir, gathered, table, options, label=label)))
-    for file in heads:
+    for file in options.heads:
         file.check(weights=one_model(gathered), atlas=DEFAULT_ATLAS)
         head = load_head(file)
         outcomes = predict_all(head, gathered.features)

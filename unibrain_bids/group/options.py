@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+
+from unibrain_bids.classification.card import HeadFile
 
 __all__ = ["GroupOptions"]
 
@@ -27,7 +28,7 @@ class GroupOptions:
     site
         Column with the site of each participant; None for one that is named so, if there is one.
     heads
-        Files of trained heads, or names of built-in ones, that predict.
+        Trained heads that predict.
     permutations
         Random permutations of the labels in each test.
     random_seed
@@ -40,6 +41,6 @@ class GroupOptions:
     classes: tuple[str, str] | None = None
     covariates: tuple[str, ...] | None = None
     site: str | None = None
-    heads: tuple[Path | str, ...] = ()
+    heads: tuple[HeadFile, ...] = ()
     permutations: int = 1000
     random_seed: int = 0

@@ -31,6 +31,8 @@ class _WriteInput(BaseInterfaceInputSpec):
     template = _Files(desc="files on the template's grid and transforms, by role")
     regions = _Files(desc="tables of regions, by role")
     networks = _Files(desc="classical networks, by role")
+    predictions = _Files(desc="predictions of heads, by role")
+    sidecars = traits.Dict(traits.Str, traits.Any, usedefault=True, desc="role -> further content of the sidecar")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="files compressed at the same time")
 
 
@@ -46,18 +48,24 @@ class WriteDerivatives(SimpleInterface):
     always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
-        files = {**self.inputs.native, **self.inputs.template, **self.inputs.regions, **self.inputs.networks}
+        given = self.inputs
+        files = {**given.native, **given.template, **given.regions, **given.networks, **given.predictions}
         outputs = catalogue(self.inputs.record, **self.inputs.selection)
         output_dir = Path(self.inputs.output_dir)
         with staging(output_dir, self.inputs.record.key) as folder:
-            staged = stage(files, outputs, folder, num_threads=self.inputs.num_threads)
+            staged = stage(files, outputs, folder, more=given.sidecars, num_threads=self.inputs.num_threads)
             publish(staged, output_dir=output_dir, record=self.inputs.record, fingerprint=self.inputs.fingerprint)
         self._results["published"] = sorted(str(place) for place in staged.values())
         return runtime
 
 
 def stage(
-    files: Mapping[str, str], outputs: Mapping[str, DerivativePath], folder: Path, *, num_threads: int = 1
+    files: Mapping[str, str],
+    outputs: Mapping[str, DerivativePath],
+    folder: Path,
+    *,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+    num_threads: int = 1,
 ) -> dict[Path, Path]:
     """Put the derivatives and their sidecars into `folder`, under their final names.
 
@@ -69,6 +77,8 @@ def stage(
         The scan's catalogue.
     folder
         The staging folder.
+    more
+        Role to what its sidecar says beyond the catalogue's texts.
     num_threads
         Files to compress at the same time.
 
@@ -82,7 +92,7 @@ def stage(
     for role, content in sidecars.items():
         sidecar = outputs[role].sidecar
         if sidecar is not None:
-            write_json(folder / sidecar.name, content)
+            write_json(folder / sidecar.name, {**content, **(more or {}).get(role, {})})
             staged[folder / sidecar.name] = sidecar
     with ThreadPoolExecutor(num_threads) as pool:
         targets = [folder / output.name for output in outputs.values()]

@@ -8,6 +8,7 @@ from typing import Any
 
 from unibrain_bids.bids.atlases import AtlasSource
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS, TASKS
+from unibrain_bids.classification.card import HeadFile
 from unibrain_bids.labels import LabelTable
 
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
@@ -37,6 +38,8 @@ class Processing:
         CPU threads of one scan.
     random_seed
         Seed of all random number generators.
+    heads
+        Trained heads that predict; they need the regions and the network.
     """
 
     bids_dir: Path
@@ -49,11 +52,13 @@ class Processing:
     device: str = "auto"
     omp_nthreads: int = 1
     random_seed: int = 0
+    heads: tuple[HeadFile, ...] = ()
 
     @property
     def selection(self) -> dict[str, Any]:
         """Which derivatives there will be: the options of `bids.derivatives.catalogue`."""
-        return {"template": self.template, "atlases": self.atlases, "tasks": self.tasks}
+        labels = tuple(head.label for head in self.heads)
+        return {"template": self.template, "atlases": self.atlases, "tasks": self.tasks, "heads": labels}
 
     @property
     def tables(self) -> tuple[LabelTable, ...]:
@@ -69,4 +74,5 @@ class Processing:
             "atlas_sources": [source.effective for source in self.atlas_sources],
             "smoothness": self.smoothness,
             "random_seed": self.random_seed,
+            "head_files": [head.sha256 for head in self.heads],
         }

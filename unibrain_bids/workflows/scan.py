@@ -9,6 +9,7 @@ from nipype import Node, Workflow
 from unibrain_bids.bids.derivatives import catalogue
 from unibrain_bids.bids.inputs import ScanRecord
 from unibrain_bids.bids.publish import Fingerprint
+from unibrain_bids.interfaces.classify import ClassifyScan
 from unibrain_bids.interfaces.predict import UniBrainPredict
 from unibrain_bids.interfaces.resample import ResampleToTemplate
 from unibrain_bids.interfaces.tables import RegionTables, SimilarityNetwork
@@ -29,6 +30,7 @@ def init_scan_wf(processing: Processing, record: ScanRecord, *, fingerprint: Fin
         predict -+-> resample ----+-> write_derivatives
                  +-> regions -----+
                  +-> similarity --+
+                 +-> classify ----+    (from the regions, too)
 
     Parameters
     ----------
@@ -93,6 +95,10 @@ def init_scan_wf(processing: Processing, record: ScanRecord, *, fingerprint: Fin
         similarity = _table_node(SimilarityNetwork(), "similarity", processing)
         workflow.connect([(predict, similarity, [("files", "files")])])
         workflow.connect(similarity, "files", write_derivatives, "networks")
+    if "prediction" in kinds:
+        classify = Node(ClassifyScan(heads=list(processing.heads)), name="classify", mem_gb=OTHER_GB)
+        workflow.connect([(predict, classify, [("files", "files")]), (regions, classify, [("files", "regions")])])
+        workflow.connect([(classify, write_derivatives, [("files", "predictions"), ("sidecars", "sidecars")])])
     return workflow
 
 
