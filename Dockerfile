@@ -6,6 +6,14 @@
 #   IMAGE, TAG, REVISION, CREATED  what labels and derivatives say of the image
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
+# What the package requires, read from where it says so; apart, so that other changes there rebuild nothing.
+# hadolint ignore=DL3006
+FROM ${BASE} AS requirements
+WORKDIR /src
+COPY setup.cfg ./
+RUN python3 -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); print(p['options']['install_requires'])" \
+    > requirements.txt
+
 # hadolint ignore=DL3006
 FROM ${BASE} AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -15,12 +23,9 @@ RUN python3 -m venv /opt/unibrain
 COPY constraints.txt ./
 # Layers of their own: torch is most of the download, and the libraries change less often than the package.
 RUN /opt/unibrain/bin/pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torch
-COPY setup.cfg ./
-# What the package requires, read from where it says so.
-RUN python3 -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); print(p['options']['install_requires'])" \
-    > requirements.txt \
- && /opt/unibrain/bin/pip install --constraint constraints.txt --requirement requirements.txt bids-validator-deno
-COPY LICENSE README.md pyproject.toml ./
+COPY --from=requirements /src/requirements.txt ./
+RUN /opt/unibrain/bin/pip install --constraint constraints.txt --requirement requirements.txt bids-validator-deno
+COPY LICENSE README.md pyproject.toml setup.cfg ./
 COPY unibrain_bids unibrain_bids
 # Other packages' tests and torch's C++ headers are of no use at run time; neither is pip.
 RUN /opt/unibrain/bin/pip install --constraint constraints.txt . \

@@ -2,7 +2,7 @@
 # Run the image of build_image.sh as its users do who have least: a user without a name, no home, no network, the root
 # file system and the raw data read-only. What it writes must be what the same revision writes without a container.
 #
-#   [WORK=...] [IMAGE=...] [PYTHON=.venv/bin/python] tools/check_image.sh
+#   [WORK=...] [IMAGE=...] [PYTHON=.venv/bin/python] [HEADS=2] [LEVELS="participant group"] tools/check_image.sh
 
 . "$(dirname "$0")/containers.sh"
 ensure podman:podman crun:crun conmon:conmon jq:jq
@@ -30,15 +30,14 @@ rm -rf "$PLACE" && mkdir -p "$PLACE/code" "$PLACE/contained"
 chown $USER_ID:$USER_ID "$PLACE/contained"
 git archive "$revision" | tar -x -C "$PLACE/code"
 export PYTHONPATH="$PLACE/code" OMP_NUM_THREADS=1
-"$PYTHON" tools/simulated_heads.py "$PLACE" 2
+"$PYTHON" tools/simulated_heads.py "$PLACE" "${HEADS:-2}"
 [ "$(in_container --version)" = "$("$PYTHON" -m unibrain_bids --version)" ]
-for level in participant group; do
-    say "$level level of ${revision:0:12}: without a container ..."
+for level in ${LEVELS:-participant group}; do
+    say "$level level of ${revision:0:12}, without a container and in it ..."
     began=$SECONDS
-    "$PYTHON" -m unibrain_bids "$PLACE/bids" "$PLACE/bare" $level "${OPTIONS[@]}"
-    say "... in $((SECONDS - began)) s; in the container ..."
-    began=$SECONDS
-    in_container /data /out $level "${OPTIONS[@]}"
+    "$PYTHON" -m unibrain_bids "$PLACE/bids" "$PLACE/bare" "$level" "${OPTIONS[@]}" 2>"$WORK/logs/bare-$level.log" &
+    in_container /data /out "$level" "${OPTIONS[@]}" 2>"$WORK/logs/contained-$level.log"
+    wait $!
     say "... in $((SECONDS - began)) s."
     same_results
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a raw BIDS dataset of COUNT participants, one simulated head each at 2 mm, for the scripts beside this."""
+"""Write a raw BIDS dataset of COUNT participants, one simulated head each at 3 mm, for the scripts beside this."""
 
 import sys
 from dataclasses import replace
@@ -9,4 +9,4 @@ from unibrain_bids import demo
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 scans = tuple(demo.DemoScan(f"{number:02}", "1", 100 + number) for number in range(1, count + 1))
-demo.write_dataset(folder, scans, replace(demo.SPAN, shape=(108, 132, 126), spacing=2.0))
+demo.write_dataset(folder, scans, replace(demo.SPAN, shape=(72, 88, 84), spacing=3.0))
