@@ -111,7 +111,7 @@ def test_full_disk(dataset: Dataset, full: str):
     dataset.check_next_run(before=sorted(path.stem for path in dataset.out.glob("logs/complete/*.json")))
 
 
-def test_two_runs_at_once(dataset: Dataset):
+def test_several_runs_at_once(dataset: Dataset):
     """The tasks of a job array, two of which were even given the same participant."""
     words = [("sub-01",), ("sub-02", "sub-03"), ("sub-01", "sub-03")]
     started = [dataset.start("-w", str(dataset.work), *ONE, "--participant-label", *labels) for labels in words]

@@ -7,6 +7,8 @@ import pytest
 
 os.environ["NO_ET"] = "1"
 
+from unibrain_bids.app.engine import configure
+from unibrain_bids.app.settings import Settings
 from unibrain_bids.bids.inputs import ScanRecord
 from unibrain_bids.bids.publish import Fingerprint
 from unibrain_bids.workflows.names import LAST_NODE, scan_name, split_name
@@ -72,3 +74,10 @@ def test_device_and_threads_do_not_change_what_the_results_depend_on():
     assert one.effective == other.effective
     assert one.effective != Processing(RAW, OUT, smoothness=1.0).effective
     assert one.effective["tasks"] == list(TASKS)
+
+
+def test_graph(tmp_path):
+    settings = Settings(Processing(RAW, OUT), write_graph=True)
+    configure(init_participant_wf(settings.processing, {record(): FINGERPRINT}, work_dir=tmp_path), settings, tmp_path)
+    graph = (tmp_path / "graph.dot").read_text()
+    assert "digraph" in graph and "predict" in graph and LAST_NODE in graph

@@ -35,7 +35,9 @@ def share_threads(settings: Settings, n_scans: int) -> Settings:
 
 
 def configure(workflow: Workflow, settings: Settings, log_dir: Path) -> None:
-    """Set Nipype's options for this workflow: crash files, polling, what is kept."""
+    """Set Nipype's options for this workflow: crash files, polling, what is kept; draw it, if that was asked for."""
+    if settings.write_graph:
+        workflow.write_hierarchical_dotfile(dotfilename=str(log_dir / "graph.dot"), colored=True)
     workflow.config["execution"] = {
         "crashdump_dir": str(log_dir),
         "crashfile_format": "txt",
