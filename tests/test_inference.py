@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from unibrain_bids.errors import DeviceError, ResourceError
-from unibrain_bids.inference import certainty, largest_component, named_network, resolve_device, resource
+from unibrain_bids.inference import largest_component, named_network, resolve_device, resource
 from unibrain_bids.labels import LabelTable
+from unibrain_bids.model.confidence import mask_certainty, movement, structure_certainty, tilt
 from unibrain_bids.model.parcellation import region_numbers
 
 
@@ -53,9 +54,26 @@ def test_largest_component_is_kept_and_filled() -> None:
 
 def test_certainty_looks_at_the_undecided_shell() -> None:
     sure = torch.tensor([0.0, 1.0, 0.99, 0.01])
-    assert certainty(sure) == 1.0
-    assert certainty(torch.cat([sure, torch.full((3,), 0.5)])) == 0.0
-    assert certainty(torch.cat([sure, torch.tensor([0.9, 0.1])])) == pytest.approx(0.8)
+    assert mask_certainty(sure) == 1.0
+    assert mask_certainty(torch.cat([sure, torch.full((3,), 0.5)])) == 0.0
+    assert mask_certainty(torch.cat([sure, torch.tensor([0.9, 0.1])])) == pytest.approx(0.8)
+
+
+def test_movement_and_tilt_tell_how_far_a_head_stands_off() -> None:
+    quarter = torch.eye(4)
+    quarter[:2, :2] = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    assert tilt(quarter.double().numpy()) == pytest.approx(90)
+    assert tilt((1.2 * torch.eye(4)).double().numpy()) == pytest.approx(0, abs=1e-5)
+    shift = torch.eye(4)
+    shift[:3, 3] = torch.tensor([3.0, 0.0, 4.0])
+    assert movement(shift) == pytest.approx(5) and movement(torch.eye(4)) == 0
+
+
+def test_structures_are_judged_within_the_brain() -> None:
+    structures = torch.tensor([[0.9, 0.5], [0.1, 0.5]])[None, :, :, None, None]
+    brain = torch.tensor([0.2, 0.9])[None, None, :, None, None]
+    assert structure_certainty(structures, brain) == pytest.approx(0.5)
+    assert structure_certainty(structures, 0 * brain) == 0
 
 
 def test_card_and_template_belong_to_the_shipped_weights() -> None:

@@ -27,7 +27,9 @@ from unibrain_bids.imaging.scan import Scan, load_scan
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
 from unibrain_bids.model.aligner import Aligner
+from unibrain_bids.model.anatomy import connected_winners
 from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.confidence import mask_certainty, movement, outside_view, structure_certainty, tilt
 from unibrain_bids.model.evidence import weigh_by_intensity
 from unibrain_bids.model.first_look import FirstLook
 from unibrain_bids.model.gain import refine_log_gain
@@ -221,12 +223,20 @@ def predict(
         outputs = model.unibrain(scale_to_unit(image), lam, mirror=mirror)
         found = find_brain(outputs.dense)
         fitted = model.unibrain.fit(found.structures)[0]
-        if attempt == _ATTEMPTS - 1 or _movement(fitted) < _SETTLED_MM:
+        if attempt == _ATTEMPTS - 1 or movement(fitted) < _SETTLED_MM:
             break
         frame_from_scan = _checked(scan, as_float64(fitted) @ frame_from_scan)
     proposed = outputs.dense.multiplier.log_gain()
     log_gain = refine_log_gain(image, found.structures, found.brain, proposed, smoothness=smoothness)
-    return _assemble(scan, outputs, found, log_gain, frame_from_scan, fitted)
+    quality = {
+        "model_atlas_agreement": located.agreement,
+        "model_realignment_mm": movement(fitted),
+        "model_mask_certainty": mask_certainty(found.brain),
+        "model_structure_certainty": structure_certainty(found.structures, found.brain),
+        "model_tilt_deg": tilt(frame_from_scan),
+        "model_outside_view": outside_view(model.unibrain, as_float64(fitted) @ frame_from_scan, volume),
+    }
+    return _assemble(scan, outputs, found, log_gain, frame_from_scan, fitted, quality)
 
 
 @dataclass(frozen=True)
@@ -262,6 +272,7 @@ def _assemble(
     log_gain_in_frame: torch.Tensor,
     frame_from_scan: NDArray[np.float64],
     fitted: torch.Tensor,
+    quality: dict[str, float],
 ) -> Prediction:
     """Bring the model's outputs to the scan's grid."""
     x, y, z = scan.data.shape
@@ -289,10 +300,7 @@ def _assemble(
         frame_from_scan=as_float64(fitted) @ frame_from_scan,
         intracranial_volume=float((found.intracranial > 0.5).sum()) * voxel,
         networks={"innerproduct": named_network(outputs.network[0].cpu().numpy())},
-        quality={
-            "model_realignment_mm": _movement(fitted),
-            "model_mask_certainty": certainty(found.brain),
-        },
+        quality=quality,
     )
 
 
@@ -306,7 +314,7 @@ def _segment(
     intensity = torch.from_numpy(preproc[mask]).to(probability.device)
     values = torch.cat([native.read(probability, voxels) for _, voxels in inside(mask)], dim=1)
     values = weigh_by_intensity(values, intensity)
-    winner = values.argmax(0).cpu()
+    winner = torch.from_numpy(connected_winners(values, mask))
     structures, tissues = np.zeros(mask.shape, dtype=np.int16), np.zeros(mask.shape, dtype=np.uint8)
     structures[mask], tissues[mask] = numbers[winner].numpy(), mapping[winner].numpy()
     shares = {name: np.zeros(mask.shape, dtype=np.float32) for name in _TISSUES}
@@ -338,22 +346,6 @@ def as_float64(matrix: torch.Tensor) -> NDArray[np.float64]:
     """A matrix as a numpy array in double precision."""
     result: NDArray[np.float64] = matrix.double().cpu().numpy()
     return result
-
-
-def _movement(matrix: torch.Tensor) -> float:
-    """How far an affine (4, 4) in mm moves the corners of a cube of 100 mm around the origin, mean in mm.
-
-    Small when the registration and the structures segmented after it agree.
-    """
-    corners = torch.cartesian_prod(*[torch.tensor([-50.0, 50.0], device=matrix.device)] * 3)
-    moved = corners @ matrix[:3, :3].T + matrix[:3, 3]
-    return float((moved - corners).norm(dim=1).mean())
-
-
-def certainty(probability: torch.Tensor) -> float:
-    """Mean distance of the mask's probabilities from a coin toss over its undecided shell, 0..1."""
-    shell = probability[(probability > 0.05) & (probability < 0.95)]
-    return float((2 * shell - 1).abs().mean()) if shell.numel() else 1.0
 
 
 def _checked(scan: Scan, frame_from_scan: NDArray[np.floating]) -> NDArray[np.float64]:
