@@ -138,9 +138,9 @@ def test_missing_arguments():
     assert "missing analysis_level" in problems(places=("/data/raw", "/data/out"))
 
 
-def test_group_says_that_it_is_not_there_yet(capsys):
-    assert main(["/data/raw", "/data/out", "group"]) == ExitCode.USAGE
-    assert "later release" in capsys.readouterr().err
+def test_level_that_does_not_exist(capsys):
+    assert main(["/data/raw", "/data/out", "cohort"]) == ExitCode.USAGE
+    assert "'participant' or 'group'" in capsys.readouterr().err
 
 
 def test_version(capsys):

@@ -211,7 +211,7 @@ def _add_group(group: argparse._ArgumentGroup) -> None:
     _add(group, "--classify", metavar="COLUMN", help=text)
     _add(group, "--regress", metavar="COLUMN", help="validate and train a head that predicts this number")
     text = "the two values to compare or to tell apart, where the column has more; the second one is the positive class"
-    _add(group, "--classes", nargs=2, metavar=("A", "B"), help=text)
+    _add(group, "--classes", nargs="+", action="extend", metavar="VALUE", help=text)
     text = (
         "covariates of comparisons and of the baseline without images: columns, intracranial_volume, or none "
         "(default: age, sex, site and intracranial_volume, where they are known)"

@@ -206,13 +206,11 @@ def _group_options(options: argparse.Namespace, processing: Processing, judge: _
         judge.problems.append("--classify and --regress: give one of them at a time.")
     if options.classes and options.regress:
         judge.problems.append("--classes: a number has no classes.")
-    if options.classes and len(set(options.classes)) < 2:
-        judge.problems.append("--classes: give two different values.")
     return GroupOptions(
         compare=options.compare,
         classify=options.classify,
         regress=options.regress,
-        classes=tuple(options.classes) if options.classes else None,
+        classes=judge("--classes", _classes, options.classes),
         covariates=judge("--covariates", _covariates, options.covariates),
         site=options.site_column,
         heads=processing.heads,
@@ -309,6 +307,12 @@ def _heads(words: list[str]) -> tuple[HeadFile, ...]:
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(f"two heads are called {twice[0]}; their predictions would have the same name")
     return tuple(heads)
+
+
+def _classes(words: list[str]) -> tuple[str, str]:
+    if len(words) != 2 or words[0] == words[1]:
+        raise ValueError("expected two different values")
+    return words[0], words[1]
 
 
 def _covariates(words: list[str]) -> tuple[str, ...]:
