@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -151,16 +150,14 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_is_quick_and_light(option):
+def test_help_loads_nothing_heavy(option):
     script = (
         "import sys; from unibrain_bids.app.cli import main\n"
         f"try: main([{option!r}])\nexcept SystemExit: pass\n"
         f"print('LOADED', sorted(set({HEAVY}) & set(sys.modules)))"
     )
-    begun = time.monotonic()
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "LOADED []" in result.stdout
-    assert time.monotonic() - begun < 2  # 0.1 s on an idle machine
 
 
 def test_module_is_the_command():
