@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
-from unibrain_bids.imaging.itk import read_itk_affine
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.reports.files import read_rows
 from unibrain_bids.reports.page import Figure, data_uri
@@ -28,7 +26,7 @@ _DPI = 110
 def read_matrix(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     """Return the names of the regions and the matrix (R, R) of a `_relmat.tsv`; n/a is NaN."""
     rows = read_rows(path)
-    values = [[np.nan if cell == "n/a" else float(cell) for cell in row.values()] for row in rows]
+    values = [[_number(cell) for cell in row.values()] for row in rows]
     return list(rows[0]), np.array(values)
 
 
@@ -87,25 +85,15 @@ def connectome_figure(matrix: NDArray[np.float64], places: NDArray[np.float64], 
     )
 
 
-def centroids(regions: Path, names: Sequence[str], scan_from_template: Path) -> NDArray[np.float64]:
-    """Return the centres (R, 3) of regions in the template's RAS mm; NaN where a region was not found.
+def centroids(regions: Path, names: Sequence[str]) -> NDArray[np.float64]:
+    """Return the centres (R, 3) of regions in MNI RAS mm, from a `_morph.tsv`; NaN where one was not found."""
+    axes = ("mni_x", "mni_y", "mni_z")
+    found = {row["name"]: [_number(row.get(axis, "n/a")) for axis in axes] for row in read_rows(regions)}
+    return np.array([found.get(name, [np.nan] * 3) for name in names])
 
-    Parameters
-    ----------
-    regions
-        `_morph.tsv` of the scan, with centroids in the scan's RAS mm.
-    names
-        The regions, in the order wanted.
-    scan_from_template
-        The ITK affine `from-<scan>_to-<template>`, which maps points of the template to points of the scan.
-    """
-    axes = ("centroid_x", "centroid_y", "centroid_z")
-    found = {
-        row["name"]: [np.nan if row[axis] == "n/a" else float(row[axis]) for axis in axes] for row in read_rows(regions)
-    }
-    places = np.array([found.get(name, [np.nan] * 3) for name in names])
-    moved: NDArray[np.float64] = apply_affine(np.linalg.inv(read_itk_affine(scan_from_template)), places)
-    return moved
+
+def _number(cell: str) -> float:
+    return np.nan if cell == "n/a" else float(cell)
 
 
 def _encoded(drawing: Drawing) -> str:

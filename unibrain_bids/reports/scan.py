@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from unibrain_bids.errors import ResourceError
@@ -179,9 +180,8 @@ def _networks(files: ScanFiles, around: Surroundings) -> Iterator[Block]:
         names, matrix = read_matrix(derivative.path)
         figures = [matrix_figure(names, matrix, around.labels(atlas, "atlas"), measure=measure)]
         regions = files.find("morph", ".tsv", atlas=atlas)
-        affine = next((d.path for d in files.every("xfm", ".txt") if files.own(d).get("from") == files.suffix), None)
-        if regions and affine:
-            places = centroids(regions, names, affine)
+        places = centroids(regions, names) if regions else np.full((1, 3), np.nan)
+        if np.isfinite(places).all(axis=1).sum() > 1:
             figures.append(connectome_figure(matrix, places, measure=measure))
         yield Row(figures)
 

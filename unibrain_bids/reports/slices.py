@@ -140,6 +140,6 @@ def strips(pictures: Sequence[Picture]) -> list[str]:
     for start in range(0, len(pictures), _PER_STRIP):
         part = pictures[start : start + _PER_STRIP]
         stream = io.BytesIO()
-        Image.fromarray(np.concatenate(part, axis=1)).save(stream, "WEBP", quality=78, method=2)
+        Image.fromarray(np.concatenate(part, axis=1)).save(stream, "WEBP", quality=66, method=2)
         found.append(data_uri(stream.getvalue(), "image/webp"))
     return found

@@ -25,14 +25,15 @@ from unibrain_bids.reports.slices import Volume
 __all__ = ["Overlay", "library", "viewer_block", "volumes_of"]
 
 _MARGIN_MM = 22.0
-_GREYS = 120  # more levels than can be told apart only cost space
+_GREYS = 90  # more levels than can be told apart only cost space
 _NAME = "{}-volumes"
 
 _BLOCK = Markup("""\
 <div class="viewer screen" data-volumes="{name}">
 <button type="button" data-open>Open the viewer</button>
 <div class="stage" hidden>
-<div class="canvas"><canvas tabindex="0" aria-label="Slices of the head. Arrow keys, Page Up and Page Down move the cross.">\
+<div class="canvas">
+<canvas tabindex="0" aria-label="Slices of the head. Arrow keys, Page Up and Page Down move the cross.">\
 </canvas></div>
 <div class="controls">
 <label>Colours <select data-overlay></select></label>
@@ -144,4 +145,4 @@ def _packed(data: NDArray[Any], affine: NDArray[np.float64]) -> str:
     """Return a volume as the base64 text of a .nii.gz file."""
     image = Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
-    return base64.b64encode(igzip.compress(image.to_bytes(), 3)).decode("ascii")
+    return base64.b64encode(igzip.compress(image.to_bytes(), 3, mtime=0)).decode("ascii")

@@ -29,7 +29,7 @@ async function open(viewer) {
   const place = viewer.querySelector("output");
   const shown = new Niivue({ backColor: [0, 0, 0, 1], crosshairColor: [1, 0.3, 0.25, 0.8], crosshairWidth: 1, show3Dcrosshair: true });
   await shown.attachToCanvas(canvas);
-  shown.addVolume(await NVImage.loadFromBase64({ base64: head, name: "head.nii.gz", colormap: "gray", cal_min: 0, cal_max: 120 }));
+  shown.addVolume(await NVImage.loadFromBase64({ base64: head, name: "head.nii.gz", colormap: "gray", cal_min: 0, cal_max: 90 }));
   overlay.add(new Option("none", -1));
   overlays.forEach((item, index) => overlay.add(new Option(item.title, index)));
 
