@@ -22,7 +22,7 @@ _MODELS = {
     HEAD: "head, as the inner folds chose it",
     "ridge": "ridge regression on all features",
     "graph": "graph network",
-    "covariates": "covariates without images (baseline)",
+    "covariates": "covariates and intracranial volume alone (baseline)",
 }
 
 

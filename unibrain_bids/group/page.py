@@ -77,7 +77,10 @@ def compared_section(
     question: Question, regions: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any]]
 ) -> Section:
     """Return the section of a comparison: all regions, and the edges with the smallest p."""
-    strongest = sorted(edges, key=lambda row: (not math.isfinite(row["p"]), row["p"]))[:_SHOWN_EDGES]
+    regions, edges = (
+        sorted(rows, key=lambda row: (not math.isfinite(row["p"]), row["p"])) for rows in (regions, edges)
+    )
+    strongest = edges[:_SHOWN_EDGES]
     found = {
         what: sum(row["q"] < _SIGNIFICANT for row in rows) for what, rows in (("regions", regions), ("edges", edges))
     }
