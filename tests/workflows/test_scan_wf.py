@@ -11,6 +11,7 @@ from unibrain_bids.app.engine import configure
 from unibrain_bids.app.settings import Settings
 from unibrain_bids.bids.inputs import ScanRecord
 from unibrain_bids.bids.publish import Fingerprint
+from unibrain_bids.classification.card import HeadFile
 from unibrain_bids.workflows.names import LAST_NODE, scan_name, split_name
 from unibrain_bids.workflows.participant import init_participant_wf
 from unibrain_bids.workflows.processing import TASKS, Processing
@@ -42,6 +43,19 @@ def nodes(workflow):
 def test_only_what_was_asked_for(changes, expected):
     workflow = init_scan_wf(Processing(RAW, OUT, **changes), record(), fingerprint=FINGERPRINT)
     assert nodes(workflow) == expected
+
+
+def test_heads_get_the_tables_they_need():
+    head = HeadFile(Path("sex.safetensors"), "sex", "d" * 64, {})
+    workflow = init_scan_wf(Processing(RAW, OUT, heads=(head,)), record(), fingerprint=FINGERPRINT)
+    sources = {node.name for node in workflow._graph.predecessors(workflow.get_node("classify"))}
+    assert sources == {"predict", "regions"}
+    assert workflow.get_node("classify").inputs.heads == [head]
+
+
+def test_another_head_is_another_result():
+    one, other = (HeadFile(Path("sex.safetensors"), "sex", letter * 64, {}) for letter in "de")
+    assert Processing(RAW, OUT, heads=(one,)).effective != Processing(RAW, OUT, heads=(other,)).effective
 
 
 def test_only_images_that_will_be_published_are_resampled():
