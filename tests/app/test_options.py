@@ -118,6 +118,7 @@ def test_memory_that_cannot_be_meant(text):
         (["--participants", "01"], "--participants"),
         (["--nprocs"], "--nprocs: expected one argument"),
         (["--nproc", "3"], "did you mean --nprocs?"),
+        (["-vx"], "--verbose: ignored explicit argument 'x'"),
         (["--clean-workdir"], "--work-dir"),
     ],
 )

@@ -18,7 +18,7 @@ import pytest
 COMMAND = Path(__file__).with_name("quick_model.py")
 REPOSITORY = Path(__file__).parents[2]
 SCANS = ("sub-01", "sub-02", "sub-03")
-OPTIONS = ("--device", "cpu", "--tasks", "mask", "--skip-bids-validation", "--omp-nthreads", "1")
+OPTIONS = ("--device", "cpu", "--tasks", "mask", "--skip-bids-validation", "--omp-nthreads", "1", "--no-report")
 
 
 @dataclass(frozen=True)

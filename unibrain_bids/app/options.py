@@ -53,7 +53,10 @@ class Parser(argparse.ArgumentParser):
             except argparse.ArgumentError as error:  # argparse stops at the first one: go on without that option
                 names = str(error.argument_name).split("/")
                 problems.append(f"{names[-1]}: {error.message}.")
-                words = [word for word in words if word.partition("=")[0] not in names]
+                left = [word for word in words if word.partition("=")[0] not in names]
+                if left == words:
+                    raise UsageError(problems[-1], "See unibrain-bids --help.") from error
+                words = left
 
     def as_config(self, given: argparse.Namespace) -> dict[str, Any]:
         """Return the options that differ from their defaults as `--config-file` takes them."""

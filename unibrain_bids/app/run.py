@@ -57,6 +57,7 @@ def run(settings: Settings, check: Callable[[], None]) -> ExitCode:
         print(write_citation(processing.output_dir, _methods(settings, weights)))
         return ExitCode.SUCCESS
     plan = make_plan(settings, weights=weights)
+    settings = share_threads(settings, len(plan.todo))
     if settings.dry_run:
         print("\n".join(describe(plan, processing)))
         return ExitCode.SUCCESS
@@ -85,7 +86,9 @@ def run(settings: Settings, check: Callable[[], None]) -> ExitCode:
         code = common_exit_code(failures)
         broken = [] if code == ExitCode.INTERRUPTED else make_reports(settings, plan, record.folder, check)
         _report(settings, plan, failures, broken)
-    return code or common_exit_code(broken)
+        code = code or common_exit_code(broken)
+        record.content["ExitCode"] = int(code)
+    return code
 
 
 def _methods(settings: Settings, weights: str) -> str:
@@ -122,7 +125,6 @@ def _execute(
     os.environ["NO_ET"] = "1"  # or Nipype calls home; it must stand before the import
     from unibrain_bids.workflows.participant import init_participant_wf
 
-    settings = share_threads(settings, len(plan.todo))
     trouble = ("it was not started", ExitCode.SCANS_FAILED)
     with work_folder(settings.work_dir, clean=settings.clean_workdir) as work_dir:
         folders = {scan_name(record): work_dir / ROOT / workflow_name(record) for record in plan.todo}
