@@ -69,7 +69,7 @@ def test_mean_network_is_symmetric_and_counts_everybody(compared):
 def test_page_is_self_contained(compared):
     page = (compared[0] / "group_T1w.html").read_text()
     assert 'src="http' not in page and "url(http" not in page and "@import" not in page
-    assert "default-src 'none'" in page
+    assert "default-src &#39;none&#39;" in page
     assert "Comparison by diagnosis" in page
 
 
