@@ -52,7 +52,8 @@ began=$SECONDS
 buildah "${STORAGE[@]}" push --quiet "$IMAGE" "docker-archive:$PLACE/unibrain-bids.tar:$IMAGE"
 cp Singularity.def "$PLACE"
 chown -R 1000:1000 "$PLACE"
-in_system apptainer --quiet build --fakeroot unibrain-bids.sif Singularity.def
+in_system apptainer --quiet build --fakeroot --mksquashfs-args "-Xcompression-level 5 -mem 1G" \
+    unibrain-bids.sif Singularity.def
 rm "$PLACE/unibrain-bids.tar"
 say "Built in $((SECONDS - began)) s; $(du -h "$PLACE/unibrain-bids.sif" | cut -f 1)."
 in_system apptainer run-help unibrain-bids.sif

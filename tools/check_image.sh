@@ -15,7 +15,7 @@ inspect() { buildah "${STORAGE[@]}" inspect --type image --format "{{$1}}" "$IMA
 
 in_container() {
     podman_run --network none --read-only --user $USER_ID:$USER_ID --env HOME=/nonexistent \
-        --volume "$PLACE/bids:/data:ro" --volume "$PLACE/contained:/out" "$IMAGE" "$@"
+        --volume "$PLACE/bids:/bids:ro" --volume "$PLACE/contained:/out" "$IMAGE" "$@"
 }
 
 # Everything but logs and, in the dataset's description, the container itself.
@@ -30,13 +30,14 @@ rm -rf "$PLACE" && mkdir -p "$PLACE/code" "$PLACE/contained"
 chown $USER_ID:$USER_ID "$PLACE/contained"
 git archive "$revision" | tar -x -C "$PLACE/code"
 export PYTHONPATH="$PLACE/code" OMP_NUM_THREADS=1
+cd "$PLACE/code"  # where `-m` looks first
 "$PYTHON" tools/simulated_heads.py "$PLACE" "${HEADS:-2}"
 [ "$(in_container --version)" = "$("$PYTHON" -m unibrain_bids --version)" ]
 for level in ${LEVELS:-participant group}; do
     say "$level level of ${revision:0:12}, without a container and in it ..."
     began=$SECONDS
     "$PYTHON" -m unibrain_bids "$PLACE/bids" "$PLACE/bare" "$level" "${OPTIONS[@]}" 2>"$WORK/logs/bare-$level.log" &
-    in_container /data /out "$level" "${OPTIONS[@]}" 2>"$WORK/logs/contained-$level.log"
+    in_container /bids /out "$level" "${OPTIONS[@]}" 2>"$WORK/logs/contained-$level.log"
     wait $!
     say "... in $((SECONDS - began)) s."
     same_results
