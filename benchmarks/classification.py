@@ -3,8 +3,9 @@
     python benchmarks/classification.py impac DIR       autism in the IMPAC tables, with sites held out
     python benchmarks/classification.py simulated       AUC against effect size, recovered regions, false positives
     python benchmarks/classification.py cohort BIDS OUT COLUMN [--regress]    a column of a processed dataset
+    python benchmarks/classification.py ship BIDS OUT COLUMN                  the built-in head `sex`, written anew
 
-Each prints Markdown tables. A cohort is processed first by
+The first three print Markdown tables. A cohort is processed first by
 
     unibrain-bids BIDS OUT participant --tasks parcellate network --output-spaces T1w
 """
@@ -15,26 +16,32 @@ import argparse
 import csv
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+import unibrain_bids
+from unibrain_bids.bids.atomic import write_bytes, write_json
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
 from unibrain_bids.classification.cohort import Cohort
 from unibrain_bids.classification.linear import Ridge
 from unibrain_bids.classification.permutation import refitted_test
 from unibrain_bids.classification.scores import auc
 from unibrain_bids.classification.splits import outer_splits
+from unibrain_bids.classification.training import train_head
 from unibrain_bids.classification.validation import FOLDS, HEAD, Validation, leakage, validate
 from unibrain_bids.group.derivatives import find_tables
 from unibrain_bids.group.gather import gather
-from unibrain_bids.group.learning import cohort_of
+from unibrain_bids.group.learning import cohort_of, one_model
 from unibrain_bids.group.options import GroupOptions
 from unibrain_bids.group.participants import read_participants
 from unibrain_bids.group.statistics import Means, welch
 from unibrain_bids.labels import LabelTable
 
 PERMUTATIONS = 1000
+GOOD_AUC, GOOD_P = 0.75, 0.01
+_SEXES = {"f": "F", "female": "F", "m": "M", "male": "M"}
 
 
 def main() -> None:
@@ -43,16 +50,19 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("impac").add_argument("folder", type=Path)
     commands.add_parser("simulated")
-    cohort = commands.add_parser("cohort")
-    cohort.add_argument("bids_dir", type=Path)
-    cohort.add_argument("output_dir", type=Path)
-    cohort.add_argument("column")
-    cohort.add_argument("--regress", action="store_true")
+    for name in ("cohort", "ship"):
+        command = commands.add_parser(name)
+        command.add_argument("bids_dir", type=Path)
+        command.add_argument("output_dir", type=Path)
+        command.add_argument("column")
+        command.add_argument("--regress", action="store_true")
     options = parser.parse_args()
     if options.command == "impac":
         impac(options.folder)
     elif options.command == "simulated":
         simulated()
+    elif options.command == "ship":
+        ship(options.bids_dir, options.output_dir, options.column)
     else:
         real(options.bids_dir, options.output_dir, options.column, regress=options.regress)
 
@@ -110,6 +120,28 @@ def real(bids_dir: Path, output_dir: Path, column: str, *, regress: bool) -> Non
     cohort, excluded = cohort_of(gathered.features, read_participants(bids_dir), options)
     print(f"{column}: {len(cohort)} scans of {len(set(cohort.participants))} participants; left out: {excluded}\n")
     show(validate(cohort, permutations=PERMUTATIONS))
+
+
+def ship(bids_dir: Path, output_dir: Path, column: str) -> None:
+    """Train the head `sex` and write it into the package, if it is good enough to find mixed-up scans.
+
+    It must be made again whenever the model's weights change: heads of other weights are refused.
+    """
+    gathered = gather(find_tables(output_dir), keep=True)
+    cohort, excluded = cohort_of(gathered.features, read_participants(bids_dir), GroupOptions(classify=column))
+    first, second = (_SEXES[name.lower()] for name in cohort.classes or ())
+    cohort = replace(cohort, classes=(first, second))
+    details = {"label": "sex", "target": "sex", "weights": one_model(gathered), "atlas": DEFAULT_ATLAS}
+    trained = train_head(cohort, excluded=excluded, permutations=PERMUTATIONS, **details)
+    (validation,) = trained.validations
+    show(validation)
+    if validation.figures[HEAD]["auc"] < GOOD_AUC or validation.refitted.p >= GOOD_P:
+        print(f"Not written: the AUC is below {GOOD_AUC}, or p is not below {GOOD_P}.")
+        return
+    path = Path(unibrain_bids.__file__).parent / "resources" / "heads" / "sex.safetensors"
+    write_bytes(path, trained.head.to_bytes())
+    write_json(path.with_suffix(".json"), trained.head.card)
+    print(f"Written: {path}")
 
 
 def simulated() -> None:

@@ -74,7 +74,7 @@ def test_head_of_another_format_is_refused(trained, tmp_path):
 
 def test_unlike_scans_are_flagged_then_refused(head_file, scan):
     head = load_head(head_file)
-    verdicts = [head.apply(scan(0, moved)).verdict for moved in (0, 3, 30)]
+    verdicts = [head.apply(scan(0, moved)).verdict for moved in (0, 5, 30)]
     assert verdicts == ["inside", "flagged", "refused"]
     assert head.apply(scan(0, 30)).value is None
     unknown = scan(0)

@@ -7,6 +7,7 @@ regions would forget which is which); then come the two graph convolutions of `m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,9 +123,7 @@ def _train(cohort: Cohort, stops: Sequence[int], seed: int) -> list[GraphModel]:
                 loss(scores, target[batch]).backward()
                 optimiser.step()
             if epoch in stops:
-                stopped = RegionGraph(features.shape[1], features.shape[2]).eval()
-                stopped.load_state_dict(network.state_dict())
-                models.append(GraphModel(scaler, stopped, mean, sd))
+                models.append(GraphModel(scaler, deepcopy(network).eval(), mean, sd))
     return models
 
 
