@@ -219,7 +219,7 @@ def test_regions_are_those_of_the_labels(run):
     assert_allclose(found["centroid_x"], centres, atol=1e-3)
 
 
-@pytest.mark.parametrize("measure", ["innerproduct", "kls"])
+@pytest.mark.parametrize("measure", ["innerproduct", "kls", "mind"])
 def test_networks_are_symmetric_and_named(run, measure):
     network = pd.read_csv(run.path(f"atlas-DK_meas-{measure}_relmat.tsv"), sep="\t")
     morph = pd.read_csv(run.path("atlas-DK_morph.tsv"), sep="\t")
@@ -228,7 +228,7 @@ def test_networks_are_symmetric_and_named(run, measure):
     assert matrix.shape == (84, 84)
     assert_array_equal(matrix, matrix.T)
     known = ~np.isnan(np.diag(matrix))
-    assert_array_equal(known, morph["n_voxels"] >= 100 if measure == "kls" else np.ones(84, bool))
+    assert_array_equal(known, morph["n_voxels"] >= 100 if measure != "innerproduct" else np.ones(84, bool))
     assert_array_equal(np.isnan(matrix), ~np.outer(known, known))
     assert_allclose(np.diag(matrix)[known], 1, atol=1e-5)
     edges = matrix[np.ix_(known, known)]
@@ -238,6 +238,7 @@ def test_networks_are_symmetric_and_named(run, measure):
 def test_quality_measures_are_numbers(run):
     quality = json.loads(run.path("desc-qc_T1w.json").read_text())
     assert {"cnr", "cjv", "efc", "snr_total", "model_realignment_mm", "model_mask_certainty"} <= set(quality)
+    assert quality.pop("flags") == []
     assert all(np.isfinite(value) for value in quality.values())
 
 

@@ -37,6 +37,13 @@ _PREDICTION = (
     "Research use only: this is no diagnosis. The probabilities come from a classifier that was trained on other "
     "people; what it was trained and measured on stands on its card."
 )
+_OTHER_MEASURES = {
+    "intracranial_volume": {
+        "LongName": "Intracranial volume",
+        "Units": "mm³",
+        "Description": "Volume within the skull, as the model estimates it.",
+    }
+}
 _SEGMENTATIONS = {"tissue": "tissues", "aseg": "structures"}
 
 
@@ -206,17 +213,26 @@ def _quality(files: ScanFiles, around: Surroundings) -> Iterator[Block]:
     flags = flags_of(files)
     yield Flags([Flag(text) for text in flags] or [Flag("no quality measure is beyond its threshold.", "ok")])
     cohort = load_cohort(around.output_dir / f"group_{files.suffix}.tsv")
-    rows = []
+    rows = {}
     for name, value in measures.items():
         if isinstance(value, bool) or not (value is None or isinstance(value, (int, float))):
             continue
-        described = MEASURES.get(name, {})
+        described = _described(name)
+        unit = described.get("Units", "").replace("1", "")
         spread = [cohort.spread(name, value)] if cohort else []
-        rows.append(
-            [_named(name, described), value, described.get("Units", ""), *spread, described.get("Description", "")]
-        )
+        rows[name] = [_named(name, described), value, unit, *spread, described.get("Description", "")]
     columns = ["Measure", "Value", "Unit", *(["Among all scans"] if cohort else []), "Meaning"]
-    yield Table(columns, rows, "Quality measures; n/a where one cannot be computed from this image.")
+    first = [row for name, row in rows.items() if not name.startswith("summary_")]
+    yield Table(columns, first, "Quality measures; n/a where one cannot be computed from this image.")
+    rest = [row for name, row in rows.items() if name.startswith("summary_")]
+    if rest:
+        yield Details("Intensities of the tissues", [Table(columns, rest, "Statistics of the intensities.")])
+
+
+def _described(name: str) -> Mapping[str, str]:
+    if name.startswith("model_"):
+        return {"LongName": "The model's own", "Description": "How far the model agrees with itself (docs/quality.md)."}
+    return MEASURES.get(name) or _OTHER_MEASURES.get(name, {})
 
 
 def _named(name: str, described: Mapping[str, str]) -> Markup:
