@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start a Slurm of one node on this machine, and run tests/containers/test_slurm.py on it: as root on Debian or Ubuntu.
+# Start a Slurm of one node on this machine, and run tests/containers/test_slurm*.py on it: as root on Debian or Ubuntu.
 #
 #   [WORK=...] [PYTHON=.venv/bin/python] tools/check_slurm.sh [pytest's arguments]
 
@@ -69,4 +69,4 @@ for _ in $(seq 60); do
     sleep 1
 done
 say "Slurm $(sinfo --version | cut -d ' ' -f 2) with one node of $(nproc) CPUs:"
-"${PYTHON:-.venv/bin/python}" -m pytest tests/containers/test_slurm.py -v --durations 0 "$@" 2>&1 | tee "$WORK/logs/slurm.log"
+"${PYTHON:-.venv/bin/python}" -m pytest tests/containers/test_slurm_plugin.py tests/containers/test_slurm.py -v --durations 0 "$@" 2>&1 | tee "$WORK/logs/slurm.log"

@@ -1,0 +1,140 @@
+"""The SLURM plugin on a real Slurm, with nodes that do nothing but last. `make slurm` runs this."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import defaultdict
+
+import pytest
+
+os.environ["NO_ET"] = "1"
+
+from nipype import Function, Node, Workflow
+
+from unibrain_bids.workflows.slurm import SafeSlurmPlugin
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("SLURM_CONF" not in os.environ or not shutil.which("sbatch"), reason="`make slurm` runs this"),
+]
+
+FOREVER = 3600
+
+
+def last(seconds, megabytes):
+    import time
+
+    block = b"x" * (megabytes << 20)
+    time.sleep(seconds)
+    return len(block)
+
+
+def chain(workflow, name, seconds=1, megabytes=1):
+    """Add a node that lasts, and one that needs its result."""
+    first = Node(Function(function=last, output_names=["megabytes"]), name=name)
+    first.inputs.seconds, first.inputs.megabytes = seconds, megabytes
+    second = Node(Function(function=last, output_names=["megabytes"]), name=f"after_{name}")
+    second.inputs.seconds = 0
+    workflow.connect(first, ("megabytes", zero), second, "megabytes")
+
+
+def zero(_):
+    return 0
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    workflow = Workflow("root", base_dir=str(tmp_path / "a folder"))
+    crashes = {"crashdump_dir": str(tmp_path / "crashes"), "crashfile_format": "txt"}
+    workflow.config["execution"] = {"poll_sleep_duration": 0.2, **crashes}
+    return workflow
+
+
+def plugin(statuses=None, **arguments):
+    def note(node, status):
+        if statuses is not None:
+            statuses[status].add(node.name)
+
+    return SafeSlurmPlugin({"sbatch_args": "--mem=400M", "poll": 1, "status_callback": note, **arguments})
+
+
+def slurm(*words):
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def running(name):
+    """Wait until a job runs; return its number."""
+    for _ in range(2400):
+        for line in slurm("squeue", "--noheader", "--format=%i %j %T").splitlines():
+            number, job, state = line.split()
+            if (job, state) == (f"root.{name}", "RUNNING"):
+                return number
+        time.sleep(0.25)
+    raise AssertionError(f"{name} does not run")
+
+
+def requeue(number):
+    slurm("scontrol", "requeue", number)
+    for _ in range(100):
+        if slurm("squeue", "--noheader", "--format=%T", f"--jobs={number}").strip() == "PENDING":
+            break
+        time.sleep(0.25)
+    slurm("scontrol", "update", f"JobId={number}", "StartTime=now")  # or Slurm waits for two minutes
+
+
+def interfere():
+    slurm("scancel", running("killed"))
+    requeue(running("requeued"))
+
+
+def test_what_is_killed_fails_and_what_is_requeued_is_waited_for(workflow, tmp_path):
+    chain(workflow, "killed", FOREVER)
+    chain(workflow, "requeued", 5)
+    chain(workflow, "greedy", FOREVER, megabytes=800)
+    chain(workflow, "plain")
+    statuses = defaultdict(set)
+    meddler = threading.Thread(target=interfere, daemon=True)
+    meddler.start()
+    with pytest.raises(RuntimeError, match="WorkerKilledError"):
+        workflow.run(plugin(statuses))
+    meddler.join()
+    assert statuses["exception"] == {"killed", "greedy"}
+    assert statuses["end"] == {"requeued", "after_requeued", "plain", "after_plain"}
+    crashes = [path.read_text() for path in (tmp_path / "crashes").glob("crash-*.txt")]
+    reasons = {re.search(r"^Node: root\.(\w+)$", text, re.M)[1]: text for text in crashes}
+    assert reasons.keys() == {"killed", "greedy"}
+    assert all("WorkerKilledError: Slurm ended job" in text for text in reasons.values())
+    assert "(CANCELLED)" in reasons["killed"]
+
+
+def test_interruption_cancels_the_jobs(workflow):
+    chain(workflow, "killed", FOREVER)
+
+    def interrupt():
+        running("killed")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    meddler = threading.Thread(target=interrupt, daemon=True)
+    meddler.start()
+    with pytest.raises(KeyboardInterrupt):
+        workflow.run(plugin())
+    meddler.join()
+    for _ in range(100):
+        if "root.killed" not in slurm("squeue", "--noheader", "--format=%j"):
+            break
+        time.sleep(0.25)
+    assert "root.killed" not in slurm("squeue", "--noheader", "--format=%j")
+
+
+def test_refused_job_is_an_error_of_its_node(workflow, tmp_path):
+    chain(workflow, "plain")
+    with pytest.raises(RuntimeError, match="UsageError: Slurm refuses the job"):
+        workflow.run(plugin(sbatch_args="--partition=nowhere", max_tries=0))
+    (crash,) = (tmp_path / "crashes").glob("crash-*.txt")
+    assert "invalid partition" in crash.read_text()
