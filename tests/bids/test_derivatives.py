@@ -52,6 +52,10 @@ def test_the_tree_of_the_design():
         "atlas-DK_morph.tsv",
         "atlas-DK_meas-innerproduct_relmat.tsv",
         "atlas-DK_meas-kls_relmat.tsv",
+        "atlas-DK_meas-mind_relmat.tsv",
+        "atlas-DK_meas-innerproduct_graph.tsv",
+        "atlas-DK_meas-kls_graph.tsv",
+        "atlas-DK_meas-mind_graph.tsv",
     }
     data = {name.split(".")[0] for name in names if not name.endswith(".json")}
     assert {name.split(".")[0] for name in names if name.endswith(".json")} == data | {"sub-01/anat/sub-01_desc-qc_T1w"}
@@ -103,6 +107,9 @@ def test_further_atlases_and_heads():
         "template_parcels_AAL",
         "regions_AAL",
         "network_AAL_kls",
+        "network_AAL_mind",
+        "graph_AAL_kls",
+        "graph_AAL_mind",
     }
     assert outputs["prediction_mdd"].name.endswith("_desc-mdd_predictions.tsv")
     assert len({output.relative for output in outputs.values()}) == len(outputs)
@@ -123,6 +130,7 @@ def test_sources_are_the_direct_inputs():
     assert sidecars["mask"]["Sources"] == [f"bids:raw:{SCAN.relative_path}"]
     assert sidecars["template_mask"]["Sources"] == [outputs["mask"].uri, outputs["scan_to_template"].uri]
     assert set(sidecars["network_AAL_kls"]["Sources"]) == {outputs["parcels_AAL"].uri, outputs["brain"].uri}
+    assert sidecars["graph_DK_mind"]["Sources"] == [outputs["network_DK_mind"].uri]
     alone = catalogue(SCAN, template=TEMPLATE, tasks=["network"])
     assert make_sidecars(alone)["network_DK_kls"]["Sources"] == [f"bids:raw:{SCAN.relative_path}"]
 

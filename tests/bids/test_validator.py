@@ -62,7 +62,7 @@ def test_derivatives_inside_the_raw_dataset_are_valid(tmp_path, make_raw, make_d
     assert validate(raw) == ([], 0)
     assert validate(out) == ([], 0)
     # Seen from the raw dataset (-r) the validator reads no .bidsignore of a derivative; all else must be right.
-    unofficial = ("_xfm.", "_relmat.", "_morph.", "_predictions.", "_desc-qc_", ".html", "/figures/")
+    unofficial = ("_xfm.", "_relmat.", "_graph.", "_morph.", "_predictions.", "_desc-qc_", ".html", "/figures/")
     errors, _ = validate(raw, "-r")
     assert [error for error in errors if not any(part in error["location"] for part in unofficial)] == []
     assert json.loads((out / "dataset_description.json").read_text())["GeneratedBy"][0]["Name"] == "UniBrain"

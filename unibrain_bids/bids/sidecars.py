@@ -69,11 +69,14 @@ def make_sidecar(
         content |= _grid(own.get("space"), resolution_text, spatial_reference)
     if output.kind == "network":
         content |= _network(own["atlas"], own["meas"])
-    if output.kind == "regions":
-        from unibrain_bids.imaging.regions import COLUMNS
+    return content | _columns(output.kind)
 
-        content |= COLUMNS
-    return content
+
+def _columns(kind: str) -> dict[str, Any]:
+    """Return the descriptions of a table's columns."""
+    from unibrain_bids.imaging import graphs, regions
+
+    return {"regions": regions.COLUMNS, "graph": graphs.COLUMNS}.get(kind, {})
 
 
 def label_rows(table: LabelTable) -> list[dict[str, str | int | None]]:
@@ -111,12 +114,15 @@ def _sources(output: DerivativePath, outputs: Mapping[str, DerivativePath]) -> I
         native = outputs.get(output.role.removeprefix("template_"))
         direct = [path for path in (native, outputs.get("scan_to_template")) if path is not None]
     else:
-        atlas = dict(output.entities).get("atlas", DEFAULT_ATLAS)
+        own = dict(output.entities)
+        shared = {"atlas": own.get("atlas", DEFAULT_ATLAS), "meas": own.get("meas")}
         wanted = texts("derivatives")[output.kind]["sources"]
         direct = [
             path
             for path in outputs.values()
-            if path.kind in wanted and not path.in_template and dict(path.entities).get("atlas", atlas) == atlas
+            if path.kind in wanted
+            and not path.in_template
+            and all(dict(path.entities).get(key, value) == value for key, value in shared.items() if value)
         ]
     yield from (path.uri for path in direct)
     if not direct:

@@ -12,6 +12,7 @@ from nibabel.nifti1 import Nifti1Image
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
 from unibrain_bids.bids.atomic import write_tsv
+from unibrain_bids.imaging.graphs import node_measures
 from unibrain_bids.imaging.regions import region_table
 from unibrain_bids.imaging.similarity import kls_network, local_features, mind_network
 from unibrain_bids.imaging.thickness import mean_thickness
@@ -62,7 +63,7 @@ class RegionTables(SimpleInterface):
 
 
 class SimilarityNetwork(SimpleInterface):
-    """Write the networks of each atlas that need no training: KLS and MIND."""
+    """Write the networks of each atlas that need no training, KLS and MIND, and the graph measures of all networks."""
 
     input_spec = _RegionsInput
     output_spec = _FilesOutput
@@ -79,6 +80,14 @@ class SimilarityNetwork(SimpleInterface):
             for measure, matrix in found.items():
                 role = f"network_{table.name}_{measure}"
                 networks[role] = str(write_network(Path(runtime.cwd) / f"{role}.tsv", table.names, matrix))
+            learned = self.inputs.files.get(f"network_{table.name}_innerproduct")
+            if learned:
+                found["innerproduct"] = np.genfromtxt(learned, delimiter="\t", skip_header=1)
+            for measure, matrix in found.items():
+                role = f"graph_{table.name}_{measure}"
+                networks[role] = str(Path(runtime.cwd) / f"{role}.tsv")
+                rows = node_measures(matrix, indices=table.indices, names=table.names)
+                write_tsv(Path(networks[role]), rows)
         self._results["files"] = networks
         return runtime
 
