@@ -21,6 +21,9 @@ _TEMPERATURE = 0.1
 # Recognising regions keeps the embeddings apart; recognising persons by their edges is what the network is for.
 _REGION_WEIGHT = 0.1
 _PERSONS_PER_STEP = 16
+# Persons and scans of each: with 32 persons the embeddings learn these by heart (docs/training-log.md).
+_TRAINING = {"persons": 96, "scans": 3}
+_HELD_OUT = {"persons": 24, "scans": 2}
 
 
 @torch.no_grad()
@@ -54,8 +57,8 @@ class NetworkRecipe:
         if not bank.exists():
             bank.parent.mkdir(parents=True, exist_ok=True)
             sets = {
-                "training": gather_descriptions(model, training, persons=32, scans=2, first_seed=3_000_000),
-                "held_out": gather_descriptions(model, held_out, persons=8, scans=2, first_seed=4_000_000),
+                "training": gather_descriptions(model, training, **_TRAINING, first_seed=3_000_000),
+                "held_out": gather_descriptions(model, held_out, **_HELD_OUT, first_seed=4_000_000),
             }
             torch.save(sets, bank)
         sets = torch.load(bank, weights_only=True)
