@@ -12,7 +12,7 @@ AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 
 @pytest.fixture(scope="module")
 def ball() -> Labelled:
-    """White matter of 20 mm radius in a shell of 4 mm of cortex, a thalamus in the middle; far from the volume's edge."""
+    """White matter of 20 mm radius in 4 mm of cortex, a thalamus in the middle; far from the volume's edge."""
     x, y, z = (np.indices((80, 60, 60)) - np.array([50, 30, 30])[:, None, None, None]) * 2.0
     distance = np.sqrt(x**2 + y**2 + z**2)
     return Labelled(np.select([distance < 6, distance < 20, distance < 24], [10, 2, 3], 0), AFFINE)
@@ -31,7 +31,7 @@ def test_description_gives_distances_and_directions(ball: Labelled) -> None:
     described = describe(ball, grid, np.eye(4))
     centre = np.array([100.0, 60.0, 60.0])
     for radius, white, pial in ((18.0, -2.0, -6.0), (22.0, 2.0, -2.0), (25.0, 5.0, 1.0)):
-        point = centre + [[0, radius, 0]]
+        point = (centre + np.array([0, radius, 0]))[None]
         assert grid.read(described.white, point)[0] == pytest.approx(white, abs=1.2)
         assert grid.read(described.pial, point)[0] == pytest.approx(pial, abs=1.2)
     assert grid.read(described.deep, centre[None])[0] > 0.3
