@@ -1,0 +1,195 @@
+"""The affine of two brains that the model has brought into its frame, refined on what it found in them.
+
+The closed form brings every brain near to its place. From there twelve parameters are optimised on two things
+together: the overlap of the segmented structures, and the correlation of the intensities within the brain. The first
+keeps the second from sliding along sulci, the second sees what the segmentation got wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from unibrain_bids.model import frame
+from unibrain_bids.model.locate import Volume, pull_averaged
+from unibrain_bids.model.spatial import sample, transform_points
+
+# Structures and intensities of the moving brain are averaged to so many voxels (4 mm), and looked up at as many places
+# of the fixed one: finer grids cost eight times as much and gained less than .01 Dice on real heads.
+_STEP = 2
+_ITERATIONS = 30
+# Voice of the correlation against that of the overlap; 0.5, 1 and 2 were tried on real heads.
+_CORRELATION_VOICE = 2.0
+# One unit of the linear part moves the border of a brain by as many mm as one unit of the shift.
+_RADIUS_MM = 80.0
+# A refinement beyond this is none: the closed form is usually within 5 mm.
+_LARGEST_STRETCH, _LARGEST_SHIFT_MM = 1.25, 25.0
+
+
+@dataclass(frozen=True)
+class AlignedBrain:
+    """A brain on the model grid, in the place that the closed form gave it.
+
+    Attributes
+    ----------
+    channels
+        (X, Y, Z) int64, the model's channel of each voxel's structure (`frame.STRUCTURES` from 1), 0 for none.
+    image
+        (X, Y, Z) float32, intensities on any scale; zero outside the brain.
+    """
+
+    channels: Tensor
+    image: Tensor
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """An affine between two aligned brains, and how well they agree there.
+
+    Attributes
+    ----------
+    moving_from_fixed
+        (4, 4) float64, frame mm; the identity where no better one was found.
+    overlap
+        Mean soft Dice of the structures at 4 mm, 0..1.
+    correlation
+        Of the intensities within the structures, -1..1.
+    """
+
+    moving_from_fixed: NDArray[np.float64]
+    overlap: float
+    correlation: float
+
+
+def align_brain(
+    image: NDArray[np.floating],
+    structures: NDArray[np.integer],
+    affine: NDArray[np.floating],
+    frame_from_world: NDArray[np.floating],
+) -> AlignedBrain:
+    """Bring a stripped image and its structures onto the model grid.
+
+    Parameters
+    ----------
+    image, structures
+        (X, Y, Z) intensities, zero outside the brain, and FreeSurfer numbers on the same grid.
+    affine
+        Voxel to world, RAS mm.
+    frame_from_world
+        World to population frame, RAS mm, by the closed form.
+    """
+    lookup = torch.zeros(max(*frame.STRUCTURES, int(structures.max())) + 1)
+    lookup[list(frame.STRUCTURES)] = torch.arange(1, len(frame.STRUCTURES) + 1).float()
+    channels = lookup[torch.from_numpy(np.ascontiguousarray(structures, dtype=np.int64))]
+    points = frame.points()
+    world_from_frame = np.linalg.inv(frame_from_world)
+    voxel_from_frame = torch.from_numpy(np.linalg.inv(affine) @ world_from_frame).float()
+    places = transform_points(voxel_from_frame[None], points)
+    data = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    return AlignedBrain(
+        channels=sample(channels[None, None], places, mode="nearest")[0, 0].long(),
+        image=pull_averaged(Volume(data, affine), world_from_frame, points, frame.SPACING)[0, 0],
+    )
+
+
+def refine(fixed: AlignedBrain, moving: AlignedBrain) -> Refinement:
+    """Optimise the affine from the fixed brain to the moving one, from the identity on.
+
+    Brains that share no structure agree by 0, and nothing is moved.
+    """
+    comparison = _Comparison(fixed, moving)
+    if not comparison.known.any():
+        return Refinement(np.eye(4), 0.0, 0.0)
+    parameters = torch.zeros(12, requires_grad=True)
+    with torch.inference_mode(False), torch.enable_grad():
+        optimiser = torch.optim.LBFGS([parameters], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+
+        def cost() -> float:
+            optimiser.zero_grad()
+            overlap, correlation = comparison.at(_affine(parameters))
+            value = -overlap - _CORRELATION_VOICE * correlation
+            value.backward()
+            return float(value.detach())
+
+        optimiser.step(cost)
+    matrix = _affine(parameters.detach())
+    if not _is_small(matrix):
+        matrix = torch.eye(4)
+    overlap, correlation = comparison.at(matrix)
+    return Refinement(matrix.double().numpy(), float(overlap), float(correlation))
+
+
+class _Comparison:
+    """The fixed brain's voxels of all structures, and the moving brain's structures and intensities at 4 mm."""
+
+    def __init__(self, fixed: AlignedBrain, moving: AlignedBrain) -> None:
+        every = (slice(None, None, _STEP),) * 3
+        inside = fixed.channels[every] > 0
+        self.points = frame.points()[every][inside]
+        self.channel = fixed.channels[every][inside]
+        self.intensity = fixed.image[every][inside]
+        count = len(frame.STRUCTURES) + 1
+        soft = functional.one_hot(moving.channels, count).movedim(-1, 0).float()
+        soft[0] = moving.image
+        self.volume = functional.avg_pool3d(soft[None], _STEP)[0]
+        self.moving_size = self.volume[1:].sum((1, 2, 3))
+        self.fixed_size = torch.bincount(self.channel, minlength=count)[1:].float()
+        self.known = (self.moving_size > 0) & (self.fixed_size > 0)
+
+    def at(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """Overlap and correlation after an affine (4, 4), both differentiable."""
+        voxels = self._voxels(moving_from_fixed)
+        found = _read(self.volume, self.channel, voxels)
+        common = torch.zeros(len(self.volume)).index_add(0, self.channel, found)[1:]
+        # Where the affine enlarges the step from fixed to moving, the moving structures get fewer voxels.
+        moving_size = self.moving_size / torch.linalg.det(moving_from_fixed[:3, :3])
+        overlap = (2 * common / (moving_size + self.fixed_size))[self.known].mean()
+        values = _read(self.volume, torch.zeros_like(self.channel), voxels)
+        a, b = values - values.mean(), self.intensity - self.intensity.mean()
+        return overlap, (a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-9)
+
+    def _voxels(self, moving_from_fixed: Tensor) -> Tensor:
+        points = self.points @ moving_from_fixed[:3, :3].T + moving_from_fixed[:3, 3]
+        return points / (_STEP * frame.SPACING) + (torch.tensor(self.volume.shape[1:]) - 1) / 2
+
+
+def _affine(parameters: Tensor) -> Tensor:
+    linear = torch.eye(3) + parameters[:9].view(3, 3) / _RADIUS_MM
+    top = torch.cat([linear, parameters[9:, None]], dim=1)
+    return torch.cat([top, torch.tensor([[0.0, 0.0, 0.0, 1.0]])])
+
+
+def _is_small(matrix: Tensor) -> bool:
+    stretch = torch.linalg.svdvals(matrix[:3, :3])
+    return bool(
+        torch.isfinite(matrix).all()
+        and torch.linalg.det(matrix[:3, :3]) > 0
+        and stretch.max() < _LARGEST_STRETCH
+        and stretch.min() > 1 / _LARGEST_STRETCH
+        and matrix[:3, 3].norm() < _LARGEST_SHIFT_MM
+    )
+
+
+def _read(volume: Tensor, channel: Tensor, voxels: Tensor) -> Tensor:
+    """Trilinear values (N,) of (channels, X, Y, Z), each place (N, 3) in a channel of its own; zeros outside.
+
+    `grid_sample` would read all channels everywhere, thirty times as much.
+    """
+    flat, last = volume.flatten(), torch.tensor(volume.shape[1:]) - 1
+    low = voxels.detach().floor()
+    part = voxels - low
+    total = torch.zeros(len(voxels))
+    shares = [(1 - share, share) for share in part.unbind(1)]
+    for i, j, k in product((0, 1), repeat=3):
+        place = low.long() + torch.tensor([i, j, k])
+        inside = ((place >= 0) & (place <= last)).all(1)
+        x, y, z = torch.minimum(place.clamp(min=0), last).unbind(1)
+        index = ((channel * volume.shape[1] + x) * volume.shape[2] + y) * volume.shape[3] + z
+        total = total + shares[0][i] * shares[1][j] * shares[2][k] * (inside * flat[index])
+    return total
