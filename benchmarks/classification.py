@@ -33,7 +33,7 @@ from unibrain_bids.classification.training import train_head
 from unibrain_bids.classification.validation import FOLDS, HEAD, Validation, leakage, validate
 from unibrain_bids.group.derivatives import find_tables
 from unibrain_bids.group.gather import gather
-from unibrain_bids.group.learning import cohort_of, one_model
+from unibrain_bids.group.learning import cohort_of, one_maker
 from unibrain_bids.group.options import GroupOptions
 from unibrain_bids.group.participants import read_participants
 from unibrain_bids.group.statistics import Means, welch
@@ -131,8 +131,9 @@ def ship(bids_dir: Path, output_dir: Path, column: str) -> None:
     cohort, excluded = cohort_of(gathered.features, read_participants(bids_dir), GroupOptions(classify=column))
     first, second = (_SEXES[name.lower()] for name in cohort.classes or ())
     cohort = replace(cohort, classes=(first, second))
-    details = {"label": "sex", "target": "sex", "weights": one_model(gathered), "atlas": DEFAULT_ATLAS}
-    trained = train_head(cohort, excluded=excluded, permutations=PERMUTATIONS, **details)
+    maker = one_maker(gathered)
+    made_with = {"weights": maker.weights, "version": maker.release, "atlas": DEFAULT_ATLAS}
+    trained = train_head(cohort, label="sex", target="sex", excluded=excluded, permutations=PERMUTATIONS, **made_with)
     (validation,) = trained.validations
     show(validation)
     if validation.figures[HEAD]["auc"] < GOOD_AUC or validation.refitted.p >= GOOD_P:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unibrain_bids import __version__
 from unibrain_bids.bids.atomic import write_json, write_text, write_tsv
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS, catalogue
 from unibrain_bids.bids.inputs import ScanRecord
@@ -99,7 +100,9 @@ def _write_scan(
         write_tsv(out / outputs[f"network_{DEFAULT_ATLAS}_{measure}"].relative, table)
     quality = {"snr_total": 10 + generator.normal(), "cnr": 3 + 0.2 * generator.normal(), "fber": None}
     write_json(out / outputs["quality"].relative, {**quality, "intracranial_volume": size})
-    write_json(out / "logs" / "complete" / f"{record.key}.json", {"fingerprint": {"weights": WEIGHTS}})
+    write_json(
+        out / "logs" / "complete" / f"{record.key}.json", {"version": __version__, "fingerprint": {"weights": WEIGHTS}}
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unibrain_bids import __version__
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
 from unibrain_bids.classification.card import find_head
 from unibrain_bids.classification.linear import Ridge
@@ -30,7 +31,14 @@ def train(cohort):
     """Return a function that trains a head with some candidates."""
 
     def make(*candidates):
-        details = {"label": "case", "target": "diagnosis", "weights": WEIGHTS, "atlas": DEFAULT_ATLAS, "excluded": {}}
+        details = {
+            "label": "case",
+            "target": "diagnosis",
+            "weights": WEIGHTS,
+            "version": __version__,
+            "atlas": DEFAULT_ATLAS,
+            "excluded": {},
+        }
         return train_head(cohort, candidates=candidates, permutations=19, **details)
 
     return make

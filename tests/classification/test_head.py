@@ -53,6 +53,8 @@ def test_head_of_other_weights_or_atlas_is_refused(head_file):
         head_file.check(weights="f" * 64, atlas=DEFAULT_ATLAS)
     with pytest.raises(ResourceError, match="not unknown"):
         head_file.check(weights=None, atlas=DEFAULT_ATLAS)
+    with pytest.raises(ResourceError, match=r"version .*, not 99.0"):
+        head_file.check(weights=WEIGHTS, atlas=DEFAULT_ATLAS, version="99.0.1")
     with pytest.raises(ResourceError, match="atlas DK, not AAL"):
         head_file.check(weights=WEIGHTS, atlas="AAL")
 

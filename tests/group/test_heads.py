@@ -79,7 +79,7 @@ def test_head_of_other_weights_is_refused(trained, simulate, tmp_path, capsys):
     raw, out = simulate(tmp_path, participants=4)
     (raw / "sub-0000").mkdir()
     for path in (out / "logs" / "complete").glob("*.json"):
-        write_json(path, {"fingerprint": {"weights": "f" * 64}})
+        write_json(path, {"version": "0.1", "fingerprint": {"weights": "f" * 64}})
     assert main([str(raw), str(out), "group", "--classifier", str(head)]) == ExitCode.RESOURCE
     assert "ffffffffffff" in capsys.readouterr().err
 

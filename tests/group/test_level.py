@@ -142,7 +142,7 @@ def test_fewer_members_than_folds(small, edit):
 
 def test_mixed_weights_cannot_be_learned_from(small):
     raw, out = small
-    write_json(out / "logs/complete/sub-0001_ses-a.json", {"fingerprint": {"weights": "f" * 64}})
+    write_json(out / "logs/complete/sub-0001_ses-a.json", {"version": "0.1", "fingerprint": {"weights": "f" * 64}})
     with pytest.raises(UsageError, match="different or unknown weights"):
         run_group(raw, out, options=GroupOptions(classify="diagnosis"))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unibrain_bids import __version__
 from unibrain_bids.bids.atomic import write_json, write_tsv
 from unibrain_bids.bids.derivatives import catalogue
 from unibrain_bids.bids.inputs import ScanRecord
@@ -27,7 +28,14 @@ def head(tmp_path_factory):
 
     cohort = BENCHMARK["simulated_cohort"](1.0, seed=3, participants=40, hit=range(8))
     cohort = replace(cohort, whole=np.random.default_rng(0).normal(size=(40, 1)).astype("f4"))
-    details = {"label": "case", "target": "diagnosis", "weights": "0" * 64, "atlas": "DK", "excluded": {}}
+    details = {
+        "label": "case",
+        "target": "diagnosis",
+        "weights": "0" * 64,
+        "version": __version__,
+        "atlas": "DK",
+        "excluded": {},
+    }
     trained = train_head(cohort, candidates=[Ridge("ridge")], permutations=9, **details)
     path = tmp_path_factory.mktemp("head") / "case.safetensors"
     path.write_bytes(trained.head.to_bytes())

@@ -12,9 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unibrain_bids import __version__
 from unibrain_bids.errors import ResourceError
 
-__all__ = ["FORMAT", "NETWORK", "RESEARCH_USE", "HeadFile", "find_head", "new_card"]
+__all__ = ["FORMAT", "NETWORK", "RESEARCH_USE", "HeadFile", "find_head", "new_card", "release"]
 
 RESEARCH_USE = "Research use only: not a diagnosis, and not for decisions about a person."
 FORMAT = 1
@@ -48,13 +49,22 @@ class HeadFile:
     sha256: str
     card: dict[str, Any]
 
-    def check(self, *, weights: str | None, atlas: str) -> None:
-        """See to it that the head was trained on derivatives of these weights (SHA-256) and this atlas.
+    def check(self, *, weights: str | None, atlas: str, version: str = __version__) -> None:
+        """See to it that the head was trained on derivatives of the same making.
+
+        Parameters
+        ----------
+        weights
+            SHA-256 of the model's weights; None, where they are not known, fits no head.
+        atlas
+            Label of the atlas.
+        version
+            Of the package that made the derivatives; what follows the second number does not matter.
 
         Raises
         ------
         ResourceError
-            It was not. Weights that are not known (None) fit no head.
+            It was not.
         """
         model = self.card["Model"]
         remedy = "Use a head that was trained with this version of the package, or train it again (group --classify)."
@@ -65,6 +75,9 @@ class HeadFile:
         if model["Weights"] != weights:
             here, now = model["Weights"][:12], (weights or "unknown")[:12]
             raise ResourceError(f"{self.path}: trained with the model's weights {here}, not {now}.", remedy)
+        if model["Version"] != release(version):
+            here, now = model["Version"], release(version)
+            raise ResourceError(f"{self.path}: trained on derivatives by version {here}, not {now}.", remedy)
 
 
 def find_head(name: str | Path) -> HeadFile:
@@ -93,8 +106,13 @@ def find_head(name: str | Path) -> HeadFile:
     return HeadFile(path, str(card["Label"]), hashlib.sha256(path.read_bytes()).hexdigest(), card)
 
 
+def release(version: str) -> str:
+    """Return the first two numbers of a version: derivatives of the same release can be compared."""
+    return ".".join(version.split(".")[:2])
+
+
 def new_card(
-    label: str, target: str, classes: tuple[str, str] | None, *, weights: str, atlas: str, **more: Any
+    label: str, target: str, classes: tuple[str, str] | None, *, weights: str, version: str, atlas: str, **more: Any
 ) -> dict[str, Any]:
     """Return a card with what a head needs to be applied, and `more`."""
     return {
@@ -103,6 +121,6 @@ def new_card(
         "Target": target,
         "Classes": list(classes) if classes else None,
         "Use": RESEARCH_USE,
-        "Model": {"Weights": weights, "Atlas": atlas, "Features": _FEATURES},
+        "Model": {"Weights": weights, "Version": release(version), "Atlas": atlas, "Features": _FEATURES},
         **more,
     }

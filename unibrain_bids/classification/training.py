@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from unibrain_bids import __version__
 from unibrain_bids.classification.card import new_card
 from unibrain_bids.classification.cohort import Cohort
 from unibrain_bids.classification.head import Head
@@ -52,6 +51,7 @@ def train_head(
     label: str,
     target: str,
     weights: str,
+    version: str,
     atlas: str,
     excluded: dict[str, str],
     candidates: Sequence[Candidate] = CANDIDATES,
@@ -67,8 +67,8 @@ def train_head(
         The scans.
     label, target
         Label of the head, and the column that it predicts.
-    weights, atlas
-        What made the derivatives: SHA-256 of the weights, and the atlas.
+    weights, version, atlas
+        What made the derivatives: SHA-256 of the weights, version of the package, atlas.
     excluded
         Participants or scans that were left out, with reasons.
     candidates, permutations, seed, progress
@@ -89,8 +89,8 @@ def train_head(
         target,
         cohort.classes,
         weights=weights,
+        version=version,
         atlas=atlas,
-        Version=__version__,
         Kind=chosen.candidate.name,
         Setting=chosen.setting,
         Threshold=chosen.threshold,

@@ -16,12 +16,24 @@ from numpy.typing import NDArray
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS, DerivativePath, catalogue
 from unibrain_bids.bids.inputs import ScanRecord
 from unibrain_bids.bids.tables import read_network, read_quality, read_regions
+from unibrain_bids.classification.card import release
 from unibrain_bids.errors import DatasetError
 
-__all__ = ["NETWORKS", "ScanTables", "find_tables"]
+__all__ = ["NETWORKS", "Maker", "ScanTables", "find_tables"]
 
 NETWORKS = ("innerproduct", "kls")
 _QUALITY = "_desc-qc_T1w.json"
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What made derivatives: SHA-256 of the model's weights, release of the package ("0.1")."""
+
+    weights: str
+    release: str
+
+    def __str__(self) -> str:
+        return f"weights {self.weights[:12]}, version {self.release}"
 
 
 @dataclass(frozen=True)
@@ -49,11 +61,11 @@ class ScanTables:
         return f"sub-{self.record.subject}"
 
     @property
-    def model(self) -> str | None:
-        """SHA-256 of the weights that made the derivatives; None where no record of completion says it."""
+    def maker(self) -> Maker | None:
+        """What made the derivatives; None where no record of completion says it."""
         try:
-            text = (self.root / "logs" / "complete" / f"{self.record.key}.json").read_text("utf-8")
-            return json.loads(text)["fingerprint"]["weights"]
+            content = json.loads((self.root / "logs" / "complete" / f"{self.record.key}.json").read_text("utf-8"))
+            return Maker(str(content["fingerprint"]["weights"]), release(str(content["version"])))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -16,7 +16,7 @@ from unibrain_bids.classification.card import NETWORK
 from unibrain_bids.classification.features import Features, features_of
 from unibrain_bids.errors import ScanError
 from unibrain_bids.group.comparison import Comparison, Question
-from unibrain_bids.group.derivatives import NETWORKS, ScanTables
+from unibrain_bids.group.derivatives import NETWORKS, Maker, ScanTables
 from unibrain_bids.group.statistics import Means
 from unibrain_bids.group.targets import INTRACRANIAL
 from unibrain_bids.labels import LabelTable
@@ -60,8 +60,8 @@ class Gathered:
         The scans in order, their quality measures, and their regions' volumes (R,) in mm3 (NaN without a table).
     excluded
         Scan or participant to the reason why it, or a part of it, is missing.
-    models
-        Weights (SHA-256; None where unknown) to the number of scans made with them.
+    makers
+        What made the derivatives (None where unknown), and of how many scans.
     means
         Mean networks over participants, by measure; edges (R (R - 1) / 2,).
     regions, edges
@@ -74,7 +74,7 @@ class Gathered:
     quality: list[dict[str, float]] = field(default_factory=list)
     volumes: list[NDArray[np.float64]] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
-    models: dict[str | None, int] = field(default_factory=dict)
+    makers: dict[Maker | None, int] = field(default_factory=dict)
     means: dict[str, Means] = field(default_factory=dict)
     regions: Comparison | None = None
     edges: dict[str, Comparison] = field(default_factory=dict)
@@ -138,8 +138,8 @@ def _note(result: Gathered, data: ScanData, n_regions: int) -> None:
     result.quality.append(data.quality)
     unknown = np.full(n_regions, np.nan)
     result.volumes.append(unknown if data.regions is None else data.regions[:, _VOLUME].copy())
-    model = data.scan.model
-    result.models[model] = result.models.get(model, 0) + 1
+    maker = data.scan.maker
+    result.makers[maker] = result.makers.get(maker, 0) + 1
 
 
 def _add_participant(result: Gathered, participant: str, members: Sequence[ScanData]) -> None:

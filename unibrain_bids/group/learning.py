@@ -16,7 +16,7 @@ from unibrain_bids.classification.features import Features
 from unibrain_bids.classification.training import Trained, train_head
 from unibrain_bids.errors import UsageError
 from unibrain_bids.group.covariates import covariates_of
-from unibrain_bids.group.derivatives import ScanTables
+from unibrain_bids.group.derivatives import Maker, ScanTables
 from unibrain_bids.group.gather import Gathered
 from unibrain_bids.group.options import GroupOptions
 from unibrain_bids.group.participants import Participants
@@ -42,14 +42,15 @@ def learn(
     UsageError
         The column does not exist or cannot be learned, or there are too few participants.
     """
-    weights = one_model(gathered)
+    maker = one_maker(gathered)
     cohort, excluded = cohort_of(gathered.features, participants, options)
     gathered.excluded |= excluded
     trained = train_head(
         cohort,
         label=label,
         target=str(options.classify or options.regress),
-        weights=weights,
+        weights=maker.weights,
+        version=maker.release,
         atlas=DEFAULT_ATLAS,
         excluded=excluded,
         permutations=options.permutations,
@@ -62,22 +63,22 @@ def learn(
     return trained
 
 
-def one_model(gathered: Gathered) -> str:
-    """Return the weights that made all derivatives.
+def one_maker(gathered: Gathered) -> Maker:
+    """Return what made all derivatives.
 
     Raises
     ------
     UsageError
         There are several, or they are not known.
     """
-    models = list(gathered.models)
-    if len(models) != 1 or models[0] is None:
-        named = ", ".join(f"{(model or 'unknown')[:12]} ({count} scans)" for model, count in gathered.models.items())
+    makers = list(gathered.makers)
+    if len(makers) != 1 or makers[0] is None:
+        named = "; ".join(f"{maker or 'unknown'} ({count} scans)" for maker, count in gathered.makers.items())
         raise UsageError(
-            f"The derivatives were made with different or unknown weights of the model: {named}.",
+            f"The derivatives were made with different or unknown weights or versions: {named}.",
             "Run the participant level again with one version of unibrain-bids.",
         )
-    return models[0]
+    return makers[0]
 
 
 def cohort_of(

@@ -15,7 +15,7 @@ from unibrain_bids.group.comparison import Comparison, Question, ask
 from unibrain_bids.group.derivatives import find_tables
 from unibrain_bids.group.gather import Gathered, gather
 from unibrain_bids.group.learned_page import learned_section, predicted_section
-from unibrain_bids.group.learning import learn, one_model
+from unibrain_bids.group.learning import learn, one_maker
 from unibrain_bids.group.options import GroupOptions
 from unibrain_bids.group.outliers import outlying_measures
 from unibrain_bids.group.page import compared_section, group_page
@@ -77,7 +77,8 @@ def run_group(
         label = label_of(str(options.classify or options.regress))
         sections.append(learned_section(learn(output_dir, gathered, table, options, label=label)))
     for file in options.heads:
-        file.check(weights=one_model(gathered), atlas=DEFAULT_ATLAS)
+        maker = one_maker(gathered)
+        file.check(weights=maker.weights, version=maker.release, atlas=DEFAULT_ATLAS)
         head = load_head(file)
         outcomes = predict_all(head, gathered.features)
         sections.append(predicted_section(head, write_phenotype(output_dir, head, gathered.features, outcomes)))

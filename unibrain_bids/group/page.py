@@ -117,8 +117,8 @@ def compared_section(
 def _overview(gathered: Gathered, rows: Sequence[Mapping[str, Any]]) -> Section:
     outlying = sum(row["outlier"] is not None for row in rows)
     flags = []
-    if len(gathered.models) > 1:
-        flags.append(Flag("These derivatives were made with different weights of the model: do not compare them."))
+    if len(gathered.makers) > 1:
+        flags.append(Flag("These derivatives were made with different weights or versions: do not compare them."))
     if gathered.excluded:
         flags.append(
             Flag(f"{len(gathered.excluded)} scan(s) or participant(s) left out, wholly or in part: see below.")
@@ -127,7 +127,7 @@ def _overview(gathered: Gathered, rows: Sequence[Mapping[str, Any]]) -> Section:
         ("Scans", len(rows)),
         ("Participants", len({row["participant_id"] for row in rows})),
         ("Scans with outlying measures", outlying),
-        ("Weights of the model", ", ".join((model or "unknown")[:12] for model in gathered.models)),
+        ("Made with", "; ".join(str(maker or "unknown weights") for maker in gathered.makers)),
     ]
     return Section("Overview", [Facts(facts), *([Flags(flags)] if flags else [])])
 

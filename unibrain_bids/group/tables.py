@@ -30,6 +30,8 @@ __all__ = [
 _OTHER_MEASURES = {
     "model_realignment_mm": ("How far the model's second fit would still move the brain.", "mm"),
     "model_mask_certainty": ("Certainty of the brain mask at its border, 0 to 1.", "1"),
+    "registration_overlap": ("Overlap (soft Dice at 4 mm) of the structures with the template's, 0 to 1.", "1"),
+    "registration_correlation": ("Correlation of the intensities with the template's, within the structures.", "1"),
     "intracranial_volume": ("Volume within the skull, as the model estimates it.", "mm^3"),
 }
 _OUTLIER = (
