@@ -34,7 +34,7 @@ __all__ = [
 
 _CUTS = "Axial, coronal and sagittal slices; left is left."
 _MASK_COLOR = (255, 72, 66)
-_GAIN_SMOOTHING = 6  # pixels
+_GAIN_SMOOTHING = 5  # pixels
 _DARK = 0.05  # share of the brightest tissue below which nothing can be said about the gain
 
 Rgb = tuple[int, int, int]

@@ -29,7 +29,7 @@ from unibrain_bids.reports.viewer import library
 __all__ = ["participant_page", "write_report"]
 
 # Voxels of the viewer's volumes: coarser where one page holds several scans.
-_FINE_MM, _COARSE_MM = 1.5, 2.0
+_FINE_MM, _COARSE_MM = 1.5, 2.5
 
 
 def write_report(

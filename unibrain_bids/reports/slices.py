@@ -23,7 +23,7 @@ from unibrain_bids.reports.page import data_uri
 __all__ = ["Cut", "Volume", "choose_cuts", "contour", "diverging", "grey", "load_volume", "overlay", "strips"]
 
 _MARGIN_MM = 9.0
-_PIXELS_PER_MM = 1.5
+_PIXELS_PER_MM = 1.25
 _PER_STRIP = 4
 _BELOW, _ABOVE = np.array([42, 110, 187]), np.array([240, 138, 36])
 # Share of the brain's extent within which cuts are spread: its very ends show little.
@@ -140,6 +140,6 @@ def strips(pictures: Sequence[Picture]) -> list[str]:
     for start in range(0, len(pictures), _PER_STRIP):
         part = pictures[start : start + _PER_STRIP]
         stream = io.BytesIO()
-        Image.fromarray(np.concatenate(part, axis=1)).save(stream, "WEBP", quality=66, method=2)
+        Image.fromarray(np.concatenate(part, axis=1)).save(stream, "WEBP", quality=60, method=2)
         found.append(data_uri(stream.getvalue(), "image/webp"))
     return found

@@ -38,7 +38,7 @@ _BLOCK = Markup("""\
 <div class="controls">
 <label>Colours <select data-overlay></select></label>
 <label>Opacity <input type="range" min="0" max="1" step="0.05" value="0.5" data-opacity></label>
-<label>View <select data-view><option value="3">planes and surface<option value="0">axial<option value="1">coronal\
+<label>View <select data-view><option value="3">three planes<option value="0">axial<option value="1">coronal\
 <option value="2">sagittal<option value="4">surface</select></label>
 <output aria-live="off"></output>
 </div>

@@ -59,6 +59,7 @@ async function open(viewer) {
     shown.moveCrosshairInVox(...steps[event.key]);
   }, true);
   await lay();
+  shown.createOnLocationChange();
   canvas.focus();
 }
 
