@@ -18,9 +18,9 @@ in_container() {
         --volume "$PLACE/bids:/bids:ro" --volume "$PLACE/contained:/out" "$IMAGE" "$@"
 }
 
-# Everything but logs and, in the dataset's description, the container itself.
+# Everything but logs, reports (which tell of the runs in the logs) and, in the dataset's description, the container.
 same_results() {
-    diff -rq --exclude logs --exclude dataset_description.json "$PLACE/bare" "$PLACE/contained" &&
+    diff -rq --exclude logs --exclude '*.html' --exclude dataset_description.json "$PLACE/bare" "$PLACE/contained" &&
         diff "$PLACE/bare/dataset_description.json" \
             <(jq 'del(.GeneratedBy[].Container)' "$PLACE/contained/dataset_description.json")
 }
