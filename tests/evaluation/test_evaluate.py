@@ -11,10 +11,16 @@ import pytest
 from unibrain_bids.errors import ExitCode, ResourceError
 from unibrain_bids.evaluation import tables
 from unibrain_bids.evaluation.cli import main
-from unibrain_bids.evaluation.evaluate import OURS, Evaluator
+from unibrain_bids.evaluation.evaluate import CLOSED_FORM, OURS, Evaluator
 from unibrain_bids.evaluation.heads import IGNORED, HeadRecord, LabelledHead
 from unibrain_bids.evaluation.measures import measure
-from unibrain_bids.evaluation.registration import Peer, TemplateTruth, score_affine, structures_of_parcels
+from unibrain_bids.evaluation.registration import (
+    Peer,
+    TemplateTruth,
+    repeatability,
+    score_affine,
+    structures_of_parcels,
+)
 from unibrain_bids.inference import Prediction
 
 PERFECT = (
@@ -95,10 +101,10 @@ def test_failing_heads_do_not_stop_the_rest(head: LabelledHead, exact: Predictio
 
     lines: list[str] = []
     broken = dataclasses.replace(head, name="broken", structures=head.structures[:5])
-    evaluator = Evaluator(lambda path: exact, template, np.eye(4), report=lines.append)
+    evaluator = Evaluator(lambda path: exact, template, template_prediction(exact), report=lines.append)
     records = [HeadRecord("lost", unreadable), HeadRecord("broken", lambda: broken), HeadRecord("tiny", lambda: head)]
     evaluation = evaluator.run("tiny", records)
-    assert [scores.name for scores in evaluation.scores] == ["tiny"]
+    assert [scores.name for scores in evaluation.scores] == ["tiny"], evaluation.failures
     assert [failure.name for failure in evaluation.failures] == ["lost", "broken"]
     assert "truncated file" in evaluation.failures[0].reason
     assert len(lines) == 3 and "truncated file" in lines[0]
@@ -112,7 +118,7 @@ def test_tables_hold_what_was_measured(
     entry = {"template_from_scan": np.eye(4).tolist(), "seconds": 2.0, "cpu_seconds": 1.5}
     peer_file.write_text(json.dumps({"name": "Unmoved", "version": "1", "heads": {"tiny": entry}}))
     peer = Peer.read(peer_file)
-    evaluator = Evaluator(lambda path: exact, template, np.eye(4), [peer], lambda line: None)
+    evaluator = Evaluator(lambda path: exact, template, template_prediction(exact), [peer], lambda line: None)
     evaluation = evaluator.run("tiny", [HeadRecord("tiny", lambda: head)])
     files = {path.name: path for path in tables.write_tsv(evaluation, tmp_path / "out")}
     assert set(files) == {"tiny_heads.tsv", "tiny_registration.tsv", "tiny_structures.tsv"}
@@ -121,8 +127,9 @@ def test_tables_hold_what_was_measured(
     assert [row["head"] for row in heads] == ["tiny", "mean"]
     assert float(heads[1]["mask_dice"]) == 1 and evaluation.scores[0].measures.values["seconds"] > 0
     registrations = {(row["method"], row["head"]): row for row in read_tsv(files["tiny_registration.tsv"])}
-    assert float(registrations[OURS, "mean"]["warped_dice"]) == 1
-    assert registrations[OURS, "tiny"]["cpu_seconds"] == "n/a"
+    assert float(registrations[CLOSED_FORM, "mean"]["warped_dice"]) == 1
+    assert registrations[CLOSED_FORM, "tiny"]["cpu_seconds"] == "n/a"
+    assert float(registrations[OURS, "tiny"]["cpu_seconds"]) > 0
     assert float(registrations["Unmoved 1", "tiny"]["warped_dice"]) < 1
     assert float(registrations["Unmoved 1", "tiny"]["cpu_seconds"]) == 1.5
     assert len(read_tsv(files["tiny_structures.tsv"])) == 31
@@ -144,6 +151,26 @@ def test_unreadable_peer_names_the_file(tmp_path: Path) -> None:
 def test_command_line_explains_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(tmp_path)]) == ExitCode.RESOURCE
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_second_scan_of_the_same_head() -> None:
+    points = np.random.default_rng(0).uniform(-60, 60, (100, 3))
+    turn, shift = np.eye(4), np.eye(4)
+    turn[:2, :2] = [[np.cos(0.01), -np.sin(0.01)], [np.sin(0.01), np.cos(0.01)]]
+    shift[:3, 3] = [0.3, 0, 0.4]
+    second_from_first = turn @ shift
+    exact = repeatability(points, np.eye(4), np.linalg.inv(second_from_first), second_from_first)
+    assert exact.mean_mm == pytest.approx(0, abs=1e-9) and exact.rotation_degrees == pytest.approx(0, abs=1e-6)
+    shifted = repeatability(points, np.eye(4), shift @ np.linalg.inv(second_from_first), second_from_first)
+    assert shifted.mean_mm == pytest.approx(0.5)
+    turned = repeatability(points, np.eye(4), turn @ np.linalg.inv(second_from_first), second_from_first)
+    assert turned.rotation_degrees == pytest.approx(np.degrees(0.01))
+
+
+def template_prediction(exact: Prediction) -> Prediction:
+    """The template is the head itself, seen in the frame where `exact` has brought the head."""
+    affine = exact.frame_from_scan @ exact.scan.affine
+    return dataclasses.replace(exact, scan=dataclasses.replace(exact.scan, affine=affine), frame_from_scan=np.eye(4))
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:

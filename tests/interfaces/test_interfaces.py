@@ -2,12 +2,14 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from nipype import Node
 
 from unibrain_bids.bids.derivatives import catalogue, expected_outputs
@@ -15,12 +17,14 @@ from unibrain_bids.bids.inputs import ScanRecord
 from unibrain_bids.bids.publish import Fingerprint, is_complete
 from unibrain_bids.errors import OutputError
 from unibrain_bids.imaging.itk import write_itk_affine
-from unibrain_bids.interfaces.predict import save_prediction
-from unibrain_bids.interfaces.resample import resample_file
+from unibrain_bids.interfaces.predict import quality_report, save_prediction
+from unibrain_bids.interfaces.resample import resample_file, with_agreement
 from unibrain_bids.interfaces.tables import RegionTables, SimilarityNetwork
 from unibrain_bids.interfaces.template import Template, template_path
 from unibrain_bids.interfaces.write import WriteDerivatives, stage
 from unibrain_bids.labels import LabelTable
+from unibrain_bids.model import frame
+from unibrain_bids.model.refine import AlignedBrain, Refinement
 
 TEMPLATE = "MNI152NLin2009aSym"
 LABELS = LabelTable.load("DK")
@@ -34,7 +38,8 @@ def native(prediction, tmp_path_factory):
 @pytest.fixture
 def template():
     affine = nib.affines.from_matvec(np.diag([4.0, 4.0, 4.0]), [-80, -90, -80])
-    return Template(TEMPLATE, (40, 45, 40), affine, np.eye(4))
+    nothing = AlignedBrain(torch.zeros(frame.SHAPE).long(), torch.zeros(frame.SHAPE))
+    return Template(TEMPLATE, (40, 45, 40), affine, np.eye(4), nothing)
 
 
 def run(interface, folder, name="node"):
@@ -68,6 +73,12 @@ def test_quality_holds_measures_of_image_and_model(native):
     assert report["icvs_gm"] + report["icvs_wm"] + report["icvs_csf"] == pytest.approx(1)
 
 
+def test_flags_of_model_and_image_come_together(prediction):
+    quality = quality_report(replace(prediction, quality={"flags": ["the model is lost."]}, intracranial_volume=4e5))
+    assert quality["flags"][0] == "the model is lost."
+    assert any(flag.startswith("intracranial_volume is 4e+05, below 900000") for flag in quality["flags"])
+
+
 def test_region_table(prediction, native, tmp_path):
     files = run(RegionTables(files=native, tables=[LABELS], mni_from_scan=np.eye(4).tolist()), tmp_path).files
     table = pd.read_csv(files["regions_DK"], sep="\t", na_values="n/a")
@@ -79,9 +90,14 @@ def test_region_table(prediction, native, tmp_path):
 
 def test_similarity_network(native, tmp_path):
     files = run(SimilarityNetwork(files=native, tables=[LABELS]), tmp_path).files
-    table = pd.read_csv(files["network_DK_kls"], sep="\t", na_values="n/a")
-    assert tuple(table.columns) == LABELS.names
-    assert table.shape == (len(LABELS), len(LABELS))
+    for measure in ("kls", "mind"):
+        table = pd.read_csv(files[f"network_DK_{measure}"], sep="\t", na_values="n/a")
+        assert tuple(table.columns) == LABELS.names
+        assert table.shape == (len(LABELS), len(LABELS))
+    graph = pd.read_csv(files["graph_DK_innerproduct"], sep="\t", na_values="n/a")
+    assert tuple(graph["name"]) == LABELS.names
+    learned = pd.read_csv(native["network_DK_innerproduct"], sep="\t").to_numpy()
+    np.testing.assert_allclose(graph["strength"], learned.sum(0) - np.diag(learned), rtol=1e-5)
 
 
 def test_resampling_through_the_world(prediction, native, template, tmp_path):
@@ -99,6 +115,12 @@ def test_resampling_through_the_world(prediction, native, template, tmp_path):
     np.testing.assert_allclose(after - before, [8, -4, 12], atol=0.5)
     assert set(np.unique(nib.load(tmp_path / "structures.nii").dataobj)) == {0, 17}
     assert nib.load(tmp_path / "brain.nii").get_data_dtype() == np.int16
+
+
+def test_a_brain_that_does_not_fit_the_template_is_flagged():
+    good, bad = (with_agreement({"flags": ["dark"]}, Refinement(np.eye(4), overlap, 0.5)) for overlap in (0.55, 0.2))
+    assert good["flags"] == ["dark"] and good["registration_overlap"] == 0.55
+    assert len(bad["flags"]) == 2 and "does not fit the template" in bad["flags"][1]
 
 
 def test_template_is_found_without_a_download():

@@ -68,9 +68,9 @@ def _run(options: argparse.Namespace, command: str) -> int:
     sources = {name: _records(name, options) for name in options.heads}
     model = load_model(options.device, options.weights)
     predictor = partial(predict, model=model, smoothness=options.smoothness)
-    frame_from_template = predictor(template.path).frame_from_scan
+    template_prediction = predictor(template.path)
     report = partial(print, flush=True)
-    evaluator = Evaluator(predictor, template, frame_from_template, peers, report)
+    evaluator = Evaluator(predictor, template, template_prediction, peers, report)
     evaluations = []
     for name, records in sources.items():
         evaluation = evaluator.run(name, records)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unibrain_bids.evaluation.heads import HeadRecord, LabelledHead
 from unibrain_bids.evaluation.measures import HeadMeasures, measure
-from unibrain_bids.evaluation.registration import AffineScores, Peer, TemplateTruth, score_affine
+from unibrain_bids.evaluation.registration import AffineScores, Peer, TemplateTruth, register, score_affine
 
 if TYPE_CHECKING:
     from unibrain_bids.inference import Prediction
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 Predictor = Callable[[Path], "Prediction"]
 """Reads one scan and returns what the app says about it."""
 
-OURS = "unibrain_bids"
+OURS, CLOSED_FORM = "unibrain_bids", "unibrain_bids, closed form alone"
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ class Evaluator:
         The inference under test.
     template
         Template whose labels are known.
-    frame_from_template
-        The model's own affine of the template (RAS mm), 4 x 4.
+    template_prediction
+        What the model says about the template itself.
     peers
         Other tools' affines, scored on the heads that they have registered.
     report
@@ -79,7 +78,7 @@ class Evaluator:
 
     predict: Predictor
     template: TemplateTruth
-    frame_from_template: NDArray[np.float64]
+    template_prediction: Prediction
     peers: Sequence[Peer] = ()
     report: Callable[[str], None] = field(default=print)
 
@@ -103,9 +102,19 @@ class Evaluator:
         seconds = time.perf_counter() - start
         measured = measure(head, prediction)
         measured = HeadMeasures({**measured.values, "seconds": seconds}, measured.structures)
-        template_from_scan = np.linalg.inv(self.frame_from_template) @ prediction.frame_from_scan
-        ours = Registration(OURS, score_affine(head, self.template, template_from_scan))
-        return HeadScores(head.name, measured, (ours, *self._peer_registrations(head)))
+        return HeadScores(
+            head.name, measured, (*self._own_registrations(head, prediction), *self._peer_registrations(head))
+        )
+
+    def _own_registrations(self, head: LabelledHead, prediction: Prediction) -> list[Registration]:
+        closed_form = np.linalg.inv(self.template_prediction.frame_from_scan) @ prediction.frame_from_scan
+        start = time.process_time()
+        refined = register(self.template_prediction, prediction)
+        seconds = time.process_time() - start
+        return [
+            Registration(OURS, score_affine(head, self.template, refined), seconds),
+            Registration(CLOSED_FORM, score_affine(head, self.template, closed_form)),
+        ]
 
     def _peer_registrations(self, head: LabelledHead) -> list[Registration]:
         return [

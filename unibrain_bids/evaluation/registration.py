@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -18,8 +19,12 @@ from numpy.typing import NDArray
 from unibrain_bids.errors import ResourceError
 from unibrain_bids.evaluation import metrics
 from unibrain_bids.evaluation.heads import IGNORED, LabelledHead
+from unibrain_bids.imaging.affines import rotation_angle
 from unibrain_bids.imaging.resample import resample
 from unibrain_bids.labels import LabelTable
+
+if TYPE_CHECKING:
+    from unibrain_bids.inference import Prediction
 
 # FreeSurfer's aparc+aseg against the structures of the app: the choroid plexus belongs to its lateral ventricle, as in
 # the training labels; corpus callosum, optic chiasm and hypointensities lack a counterpart in one truth or another.
@@ -162,4 +167,50 @@ def score_affine(head: LabelledHead, template: TemplateTruth, template_from_scan
         dice=metrics.dice_per_label(template.structures, structures, LabelTable.load("aseg").indices, ignored=IGNORED),
         ncc=metrics.normalised_cross_correlation(warped[inside], template.brain[inside]),
         mutual_information=metrics.mutual_information(warped[inside], template.brain[inside]),
+    )
+
+
+def register(template: Prediction, scan: Prediction) -> NDArray[np.float64]:
+    """Return `template_from_scan` (4 x 4, RAS mm) as the app finds it: closed form of both, then refined."""
+    from unibrain_bids.model.refine import align_brain, refine
+
+    fixed, moving = (
+        align_brain(found.brain, found.structures, found.scan.affine, found.frame_from_scan)
+        for found in (template, scan)
+    )
+    frame_from_template = refine(fixed, moving).moving_from_fixed @ template.frame_from_scan
+    return np.linalg.inv(frame_from_template) @ scan.frame_from_scan
+
+
+@dataclass(frozen=True)
+class Repeatability:
+    """How far two scans of one head land from each other in template space."""
+
+    mean_mm: float
+    """Mean distance over the brain."""
+    rotation_degrees: float
+
+
+def repeatability(
+    points: NDArray[np.floating],
+    template_from_first: NDArray[np.float64],
+    template_from_second: NDArray[np.float64],
+    second_from_first: NDArray[np.float64],
+) -> Repeatability:
+    """Compare the affines of two scans of one head whose true relation is known.
+
+    Parameters
+    ----------
+    points
+        (N, 3) places in the brain, world of the first scan, RAS mm.
+    template_from_first, template_from_second
+        What was found for each scan, RAS mm.
+    second_from_first
+        The truth, RAS mm.
+    """
+    through_second = template_from_second @ second_from_first
+    difference = through_second - template_from_first
+    moved = points @ difference[:3, :3].T + difference[:3, 3]
+    return Repeatability(
+        float(np.linalg.norm(moved, axis=1).mean()), rotation_angle(through_second, template_from_first)
     )

@@ -29,7 +29,8 @@ grid, at its own resolution.
 * Registration: the scan's *true* structures, warped by the method's affine to MNI152NLin6Asym (1 mm, nearest
   neighbour), against FreeSurfer's labels of that template; NCC and mutual information (64 bins, nats) of the truly
   stripped scan and the stripped template inside the template's brain. Peers get the true mask for nothing; ours gets
-  the whole head. CPU seconds: registration alone; ours is part of the seconds of `predict`.
+  the whole head. CPU seconds: registration alone; ours is the refinement, the network's part is in the seconds of
+  `predict`.
 """
 
 REGISTRATION = (

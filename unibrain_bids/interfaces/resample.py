@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Image
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
+from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.imaging.images import MNI_CODE, save_image
 from unibrain_bids.imaging.itk import write_itk_affine
+from unibrain_bids.imaging.quality import quality_flags
 from unibrain_bids.imaging.resample import resample
-from unibrain_bids.interfaces.template import Template, load_template
+from unibrain_bids.interfaces.template import Template, load_template, register_to
+from unibrain_bids.model.refine import Refinement
 
 _INTENSITIES = ("preproc", "brain")
 
@@ -41,8 +45,9 @@ class ResampleToTemplate(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         folder = Path(runtime.cwd)
         template = load_template(self.inputs.template, self.inputs.device)
-        frame_from_scan = np.array(self.inputs.frame_from_scan)
-        template_from_scan = np.linalg.inv(template.frame_from_template) @ frame_from_scan
+        template_from_scan, agreement = register_files(
+            self.inputs.files["brain"], self.inputs.files["structures"], template, np.array(self.inputs.frame_from_scan)
+        )
         # A file named from-A_to-B resamples images of A onto B's grid: it maps points of B to A.
         transforms = {
             "scan_to_template": np.linalg.inv(template_from_scan),
@@ -58,8 +63,28 @@ class ResampleToTemplate(SimpleInterface):
         with ThreadPoolExecutor(self.inputs.num_threads) as pool:
             list(pool.map(sample, self.inputs.roles))
         written = {role: folder / f"{role}.txt" for role in transforms} | targets
+        if "quality" in self.inputs.files:
+            written["quality"] = folder / "quality.json"
+            quality = json.loads(Path(self.inputs.files["quality"]).read_text(encoding="utf-8"))
+            write_json(written["quality"], with_agreement(quality, agreement))
         self._results["files"] = {role: str(path) for role, path in written.items()}
         return runtime
+
+
+def register_files(
+    brain: str, structures: str, template: Template, frame_from_scan: np.ndarray
+) -> tuple[np.ndarray, Refinement]:
+    """Return `template_from_scan` of a scan whose brain and structures lie in files; see `template.register_to`."""
+    image, labels = Nifti1Image.from_filename(brain), Nifti1Image.from_filename(structures)
+    return register_to(
+        template, image.get_fdata(dtype=np.float32), np.asarray(labels.dataobj), image.affine, frame_from_scan
+    )
+
+
+def with_agreement(quality: Mapping[str, Any], agreement: Refinement) -> dict[str, Any]:
+    """Return the quality measures of a scan with how well it fits the template, flagged where it does not."""
+    measures = {"registration_overlap": agreement.overlap, "registration_correlation": agreement.correlation}
+    return {**quality, **measures, "flags": [*quality.get("flags", []), *quality_flags(measures)]}
 
 
 def resample_file(role: str, source: str, target: Path, template: Template, template_from_scan: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The template: its grid, and where it lies in the model's population frame.
+"""The template: its grid, where it lies in the model's population frame, and the affine of a scan to it.
 
 `python -m unibrain_bids.interfaces.template` processes the templates with the shipped weights and stores in
 `resources/templates` where they lie in the frame, and their structures and parcels as the model sees them; to be run
@@ -22,6 +22,7 @@ from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.errors import ResourceError
 from unibrain_bids.imaging.images import MNI_CODE, save_image
 from unibrain_bids.inference import Model, load_model, predict, resource
+from unibrain_bids.model.refine import AlignedBrain, Refinement, align_brain, refine
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +42,15 @@ class Template:
         Its 1 mm grid: (X, Y, Z), and voxel to RAS mm (4, 4).
     frame_from_template
         (4, 4) template world to population frame, RAS mm.
+    brain
+        Its structures and intensities there.
     """
 
     name: str
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
     frame_from_template: NDArray[np.float64]
+    brain: AlignedBrain
 
 
 @lru_cache(maxsize=4)
@@ -61,22 +65,59 @@ def load_template(name: str, device: str = "auto") -> Template:
     ResourceError
         There is no such template, or nilearn lacks its file.
     """
-    image = Nifti1Image.from_filename(template_path(name))
     model = load_model(device)
     path = _stored(name)
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if stored.get("weights_sha256") == model.sha256:
-        matrix = np.array(stored["frame_from_template"])
-    else:
-        matrix = register_template(name, model)
-    x, y, z = image.shape
-    return Template(name, (x, y, z), np.asarray(image.affine, dtype=np.float64), matrix)
+    if stored.get("weights_sha256") != model.sha256:
+        return register_template(name, model)
+    image = Nifti1Image.from_filename(template_path(name))
+    structures = Nifti1Image.from_filename(_stored_labels(name, "seg-aseg"))
+    matrix = np.array(stored["frame_from_template"])
+    return _template(name, image.get_fdata(dtype=np.float32), np.asarray(structures.dataobj), image.affine, matrix)
 
 
-def register_template(name: str, model: Model) -> NDArray[np.float64]:
-    """Return `frame_from_template` (4, 4, RAS mm) as the model finds it."""
+def register_template(name: str, model: Model) -> Template:
+    """Return a template as the model finds it."""
     logger.info("%s is registered with these weights for the first time", name)
-    return predict(template_path(name), model=model).frame_from_scan
+    found = predict(template_path(name), model=model)
+    return _template(name, found.brain, found.structures, found.scan.affine, found.frame_from_scan)
+
+
+def register_to(
+    template: Template,
+    brain: NDArray[np.floating],
+    structures: NDArray[np.integer],
+    affine: NDArray[np.floating],
+    frame_from_scan: NDArray[np.floating],
+) -> tuple[NDArray[np.float64], Refinement]:
+    """Return `template_from_scan` (4, 4, RAS mm), and how well scan and template agree after it.
+
+    Parameters
+    ----------
+    template
+        Where to.
+    brain, structures
+        The scan's stripped, normalised image and its FreeSurfer numbers, (X, Y, Z).
+    affine
+        Their voxel to world, RAS mm.
+    frame_from_scan
+        Scan world to population frame, RAS mm, by the closed form.
+    """
+    found = refine(template.brain, align_brain(brain, structures, affine, frame_from_scan))
+    frame_from_template = found.moving_from_fixed @ template.frame_from_template
+    return np.linalg.inv(frame_from_template) @ frame_from_scan, found
+
+
+def _template(
+    name: str,
+    image: NDArray[np.floating],
+    structures: NDArray[np.integer],
+    affine: NDArray[np.floating],
+    frame_from_template: NDArray[np.float64],
+) -> Template:
+    x, y, z = image.shape
+    brain = align_brain(image, structures, affine, frame_from_template)
+    return Template(name, (x, y, z), np.asarray(affine, dtype=np.float64), frame_from_template, brain)
 
 
 def store_registration(name: str) -> list[Path]:
@@ -89,7 +130,7 @@ def store_registration(name: str) -> list[Path]:
     labels: dict[str, NDArray[np.integer]] = {"seg-aseg": prediction.structures, "atlas-DK": parcels}
     written = [path]
     for entity, data in labels.items():
-        written.append(path.with_name(f"tpl-{name}_res-1_{entity}_dseg.nii.gz"))
+        written.append(_stored_labels(name, entity))
         save_image(written[-1], data, affine=prediction.scan.affine, code=MNI_CODE, dtype=np.int16)
     return written
 
@@ -113,6 +154,10 @@ def template_path(name: str) -> Path:
 
 def _stored(name: str) -> Path:
     return resource("labels").parent / "templates" / f"{name}.json"
+
+
+def _stored_labels(name: str, entity: str) -> Path:
+    return _stored(name).with_name(f"tpl-{name}_res-1_{entity}_dseg.nii.gz")
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ class _Comparison:
         overlap = (2 * common / (moving_size + self.fixed_size))[self.known].mean()
         values = _read(self.volume, torch.zeros_like(self.channel), voxels)
         a, b = values - values.mean(), self.intensity - self.intensity.mean()
-        return overlap, (a * b).sum() / (a.norm() * b.norm()).clamp(min=1e-9)
+        return overlap, (a * b).sum() / (a.square().sum() * b.square().sum() + 1e-12).sqrt()
 
     def _voxels(self, moving_from_fixed: Tensor) -> Tensor:
         points = self.points @ moving_from_fixed[:3, :3].T + moving_from_fixed[:3, 3]
@@ -166,10 +166,11 @@ def _affine(parameters: Tensor) -> Tensor:
 
 
 def _is_small(matrix: Tensor) -> bool:
+    if not torch.isfinite(matrix).all():
+        return False
     stretch = torch.linalg.svdvals(matrix[:3, :3])
     return bool(
-        torch.isfinite(matrix).all()
-        and torch.linalg.det(matrix[:3, :3]) > 0
+        torch.linalg.det(matrix[:3, :3]) > 0
         and stretch.max() < _LARGEST_STRETCH
         and stretch.min() > 1 / _LARGEST_STRETCH
         and matrix[:3, 3].norm() < _LARGEST_SHIFT_MM
