@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unibrain_bids.classification.cohort import Cohort
 from unibrain_bids.errors import UsageError
 
-__all__ = ["Split", "check_size", "inner_splits", "outer_splits", "site_splits"]
+__all__ = ["Split", "balances_sites", "check_size", "inner_splits", "outer_splits", "site_splits"]
 
 MOST_SITE_FOLDS = 10
 
@@ -45,7 +45,7 @@ def check_size(cohort: Cohort, folds: int) -> None:
 
 
 def outer_splits(cohort: Cohort, folds: int, seed: int) -> list[Split]:
-    """Split into `folds`; each holds about the same part of each class (or range of the target) and site."""
+    """Split into `folds` with about the same part of each class (or range), and site (see `balances_sites`)."""
     return list(_stratified(cohort, folds, seed))
 
 
@@ -78,14 +78,24 @@ def _stratified(cohort: Cohort, folds: int, seed: int) -> Iterator[Split]:
         yield Split(train, test)
 
 
+def balances_sites(cohort: Cohort, folds: int) -> bool:
+    """Tell whether folds can have a part of each class (or range) of each site: at least one scan."""
+    return cohort.sites is not None and int(np.bincount(_by_site(cohort, cohort.sites)).min()) >= folds
+
+
 def _strata(cohort: Cohort, folds: int) -> NDArray[np.intp]:
     """Class, or fifth of the target, of each scan; together with its site where that leaves enough in each."""
+    if cohort.sites is not None and balances_sites(cohort, folds):
+        return _by_site(cohort, cohort.sites)
+    return _kind(cohort)
+
+
+def _kind(cohort: Cohort) -> NDArray[np.intp]:
     if cohort.classes is None:
-        kind = np.searchsorted(np.quantile(cohort.target, [0.2, 0.4, 0.6, 0.8]), cohort.target)
-    else:
-        kind = cohort.target.astype(np.intp)
-    if cohort.sites is None:
-        return kind
-    place = np.unique(cohort.sites, return_inverse=True)[1]
-    joint = np.unique(kind + (kind.max() + 1) * place, return_inverse=True)[1]
-    return joint if np.bincount(joint).min() >= folds else kind
+        return np.searchsorted(np.quantile(cohort.target, [0.2, 0.4, 0.6, 0.8]), cohort.target)
+    return cohort.target.astype(np.intp)
+
+
+def _by_site(cohort: Cohort, sites: NDArray[np.str_]) -> NDArray[np.intp]:
+    kind, place = _kind(cohort), np.unique(sites, return_inverse=True)[1]
+    return np.unique(kind + (kind.max() + 1) * place, return_inverse=True)[1]

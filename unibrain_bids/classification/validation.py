@@ -25,7 +25,14 @@ from unibrain_bids.classification.scores import (
     reliability,
     youden_threshold,
 )
-from unibrain_bids.classification.splits import Split, check_size, inner_splits, outer_splits, site_splits
+from unibrain_bids.classification.splits import (
+    Split,
+    balances_sites,
+    check_size,
+    inner_splits,
+    outer_splits,
+    site_splits,
+)
 
 __all__ = ["CANDIDATES", "FOLDS", "HEAD", "Chosen", "Result", "Validation", "choose", "leakage", "validate"]
 
@@ -266,8 +273,6 @@ def _scheme(cohort: Cohort, partitions: Sequence[Sequence[Split]], *, by_site: b
     if by_site:
         return f"whole sites held out, in {len(partitions[0])} lots"
     times = f", repeated {len(partitions)} times" if len(partitions) > 1 else ""
-    return (
-        f"{len(partitions[0])} folds of participants, balanced by {'range' if cohort.classes is None else 'class'}"
-        + (" and site" if cohort.sites is not None else "")
-        + times
-    )
+    kind = "range" if cohort.classes is None else "class"
+    site = " and site" if balances_sites(cohort, FOLDS) else ""
+    return f"{len(partitions[0])} folds of participants, balanced by {kind}{site}{times}"
