@@ -43,9 +43,11 @@ from unibrain_bids.model.weights import load_weights
 
 WHITE_MATTER_INTENSITY = 110.0
 # Where the closed form on the segmented structures would still move the brain by more than this, the head is realigned
-# and looked at once more.
+# and looked at once more; where the bias field is stronger than this (standard deviation of its logarithm), up to twice
+# more without it. On weaker fields a look at the corrected head did more harm than good.
 _SETTLED_MM = 2.0
-_ATTEMPTS = 2
+_SHADED = 0.2
+_ATTEMPTS = 3
 _SMALLEST_BRAIN_MM3 = 200_000
 # See `find_brain`.
 _OPENING_VOXELS = 2
@@ -218,16 +220,22 @@ def predict(
         raise _no_brain(scan)
     frame_from_scan = _checked(scan, located.frame_from_world)
     lam = torch.full((1,), smoothness, device=model.device)
+    correction = torch.zeros(())
     for attempt in range(_ATTEMPTS):
         image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
-        outputs = model.unibrain(scale_to_unit(image), lam, mirror=mirror)
+        outputs = model.unibrain(scale_to_unit(image * correction.exp()), lam, mirror=mirror)
         found = find_brain(outputs.dense)
         fitted = model.unibrain.fit(found.structures)[0]
-        if attempt == _ATTEMPTS - 1 or movement(fitted) < _SETTLED_MM:
+        proposed = outputs.dense.multiplier.log_gain()
+        log_gain = refine_log_gain(image, found.structures, found.brain, proposed, smoothness=smoothness)
+        shaded = float(log_gain[found.brain > 0.5].std()) > _SHADED
+        unsettled = movement(fitted) >= _SETTLED_MM
+        if attempt == _ATTEMPTS - 1 or not (shaded or (unsettled and attempt == 0)):
             break
-        frame_from_scan = _checked(scan, as_float64(fitted) @ frame_from_scan)
-    proposed = outputs.dense.multiplier.log_gain()
-    log_gain = refine_log_gain(image, found.structures, found.brain, proposed, smoothness=smoothness)
+        if unsettled:
+            frame_from_scan = _checked(scan, as_float64(fitted) @ frame_from_scan)
+        # The field is smooth: that the head has moved a little under it since does no harm.
+        correction = log_gain if shaded else torch.zeros(())
     quality = {
         "model_atlas_agreement": located.agreement,
         "model_realignment_mm": movement(fitted),

@@ -123,8 +123,16 @@ LIMITS: dict[str, tuple[float, float, str]] = {
     "model_atlas_agreement": (0.45, 1.0, "the head may not have been found: check the affine"),
     "model_realignment_mm": (0.0, 3.0, "registration and segmentation disagree"),
     "model_outside_view": (0.0, 0.02, "a part of the brain lies outside the field of view"),
-    "model_tilt_deg": (0.0, 75.0, "the head lies askew: check the orientation in the file's header, left and right too"),
-    "registration_overlap": (0.35, math.inf, "the brain does not fit the template: look at it before you use that grid"),
+    "model_tilt_deg": (
+        0.0,
+        75.0,
+        "the head lies askew: check the orientation in the file's header, left and right too",
+    ),
+    "registration_overlap": (
+        0.35,
+        math.inf,
+        "the brain does not fit the template: look at it before you use that grid",
+    ),
 }
 """Lowest and highest value that is not flagged, and what a value beyond may mean (docs/quality.md says why)."""
 
