@@ -95,11 +95,11 @@ def test_lost_work_folder(dataset: Dataset):
 
 @pytest.mark.parametrize("full", ["out", "work"])
 def test_full_disk(dataset: Dataset, full: str):
-    """A file system of a quarter of a megabyte takes the first files, and no more."""
+    """A file system of 80 kB takes the first files, and no more."""
     place: Path = getattr(dataset, full)
     place.mkdir()
     kept = dataset.out.parent / "kept"
-    script = 'mount -t tmpfs -o size=256k full "$1"; "${@:3}"; code=$?; cp -a "$1" "$2"; exit $code'
+    script = 'mount -t tmpfs -o size=80k full "$1"; "${@:3}"; code=$?; cp -a "$1" "$2"; exit $code'
     prefix = [*unshare("--mount"), "bash", "-c", script, "bash", str(place), str(kept)]
     code, said = dataset.run("-w", str(dataset.work), *ONE, prefix=prefix)
     assert code == ExitCode.OUTPUT, said
