@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,16 +100,16 @@ def morphometric_similarity(prediction: Prediction) -> NDArray[np.float64]:
 
 def real_scans(paths: Sequence[Path], seed: int = 0) -> Iterator[tuple[str, str, Callable[[], Prediction]]]:
     """Yield person, condition and what predicts the scan: each head as it is, and perturbed."""
-    from unibrain_bids.evaluation.perturbations import PERTURBATIONS
+    from unibrain_bids.evaluation.perturbations import PERTURBATIONS, Perturbation
     from unibrain_bids.imaging.scan import load_scan
     from unibrain_bids.inference import predict
 
     for number, path in enumerate(paths):
         person = path.name.split("_")[0]
-        yield person, ORIGINAL, lambda path=path: predict(path)
+        yield person, ORIGINAL, partial(predict, path)
         for name, change in PERTURBATIONS.items():
 
-            def changed(path: Path = path, change=change, number: int = number) -> Prediction:
+            def changed(path: Path = path, change: Perturbation = change, number: int = number) -> Prediction:
                 scan = load_scan(path)
                 rng = np.random.default_rng([seed, number])
                 return predict(change(scan, predict(scan).mask, rng))
