@@ -36,6 +36,7 @@ def facts(weights: Path) -> str:
         for name in stream.keys():  # noqa: SIM118 - the stream cannot be iterated over
             sizes[name.split(".")[0]] += stream.get_tensor(name).numel()
     runs = json.loads(metadata["runs"])
+    recipes = "`first-look`, `aligner`, `unified`, `network` of `unibrain_bids/training/recipes.py`"
     rows = [
         f"| {name} | {run['steps']} | {', '.join(f'{key} {value:.3g}' for key, value in run['held_out'].items())} |"
         for name, run in runs.items()
@@ -51,7 +52,7 @@ def facts(weights: Path) -> str:
 | licence | {metadata["licence"]} |
 | parameters | {parameters} |
 | training data | {metadata["training_data"]} |
-| recipes | `first-look`, `aligner`, `unified`, `network` of `unibrain_bids/training/recipes.py`; what was run stands in `docs/training-log.md` |
+| recipes | {recipes}; what was run stands in `docs/training-log.md` |
 | intended use | {metadata["intended_use"]} |
 
 **Research use only.** No diagnosis head is part of these weights: none was trained on real labels.
