@@ -21,7 +21,7 @@ from unibrain_bids.model.aligner import SPACING as SECOND_SPACING
 from unibrain_bids.model.aligner import Aligner
 from unibrain_bids.model.first_look import MULTIPLE, FirstLook
 from unibrain_bids.model.first_look import SPACING as FIRST_SPACING
-from unibrain_bids.model.intensity import scale_to_unit
+from unibrain_bids.model.intensity import scale_to_unit, unit_divisor
 from unibrain_bids.model.places import fit_places
 from unibrain_bids.model.spatial import SUBVOXEL, downsample, sample, transform_points
 
@@ -30,6 +30,8 @@ _SMALLEST_BRAIN = 400
 _LARGEST_GRID = 64
 # A pose is taken without looking any further where the second look agrees with the atlas by more than this.
 _AGREED = 0.45
+# The negative is taken from a little above the brightest voxels; what is darker than this part of them is air or bone.
+_NEGATIVE_OF, _DARK = 1.1, 0.08
 # Beyond this change of volume, or its inverse, no pose is a head's.
 _SMALLEST_SCALE = 0.15
 
@@ -94,23 +96,24 @@ class Located:
         found, below .3 where it was not.
     """
 
-    frame_from_world: NDArray[np.float64]
+    frame_from_world: NDArray[np.floating]
     agreement: float
 
 
 def find_head(first: FirstLook, second: Aligner, volume: Volume) -> Located | None:
     """The pose at which the second look agrees best with the atlas; None if no start finds a brain.
 
-    A head that stands upright in its world is found at once. For others the first look starts again along turned
-    axes: it has learnt upright heads, and the second look knows a wrong pose from a right one.
+    An upright T1-weighted head is found at once. For others the looks start again on the scan's negative, which shows a
+    T2-weighted head as they know heads, and along turned axes: the second look knows a wrong pose from a right one.
     """
-    at_first, at_second = coarse(volume, FIRST_SPACING), coarse(volume, SECOND_SPACING / 2)
+    positive = coarse(volume, SECOND_SPACING / 2)
     best: Located | None = None
-    for turn in _starts():
-        pose = first_look(first, at_first, turn)
+    for turn, inverted in _starts():
+        seen = negative(positive) if inverted else positive
+        pose = first_look(first, seen, turn)
         if pose is None:
             continue
-        located = second_look(second, at_second, pose)
+        located = second_look(second, seen, pose)
         if best is None or located.agreement > best.agreement:
             best = located
         if best.agreement > _AGREED:
@@ -118,12 +121,20 @@ def find_head(first: FirstLook, second: Aligner, volume: Volume) -> Located | No
     return best
 
 
-def _starts() -> Iterator[NDArray[np.float64]]:
-    """Turns (3, 3) of the axes to look along: none, half-way to the next axis, and onto it, about each axis."""
-    yield np.eye(3)
+def _starts() -> Iterator[tuple[NDArray[np.float64], bool]]:
+    """Turns (3, 3) of the axes to look along, half-way to the next axis and onto it, and whether on the negative."""
+    yield np.eye(3), False
+    yield np.eye(3), True
     for degrees in (45, -45, 90, -90, 180):
         for axis in np.eye(3):
-            yield Rotation.from_rotvec(degrees * axis, degrees=True).as_matrix()
+            yield Rotation.from_rotvec(degrees * axis, degrees=True).as_matrix(), False
+
+
+def negative(volume: Volume) -> Volume:
+    """Bright for dark, except in the dark around the head."""
+    brightest = unit_divisor(volume.data)
+    inverted = (_NEGATIVE_OF * brightest - volume.data).clamp(min=0)
+    return Volume(torch.where(volume.data > _DARK * brightest, inverted, volume.data), volume.affine)
 
 
 def first_look(
@@ -169,7 +180,7 @@ def second_look(network: Aligner, volume: Volume, frame_from_world: NDArray[np.f
     volume = coarse(volume, SECOND_SPACING / 2)
     agreement = 0.0
     for _ in range(passes):
-        if not _SMALLEST_SCALE < abs(np.linalg.det(frame_from_world[:3, :3])) < 1 / _SMALLEST_SCALE:
+        if not _SMALLEST_SCALE < np.linalg.det(frame_from_world[:3, :3]) < 1 / _SMALLEST_SCALE:
             return Located(frame_from_world, 0.0)
         image = pull_averaged(volume, np.linalg.inv(frame_from_world), network.points, SECOND_SPACING)
         probability = torch.softmax(network(scale_to_unit(image)).float(), dim=1)
