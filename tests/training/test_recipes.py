@@ -17,9 +17,19 @@ from unibrain_bids.inference import resource
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.first_look import FirstLook
 from unibrain_bids.model.network import RegionNetwork
+from unibrain_bids.model.presets import UNIFIED
+from unibrain_bids.model.unibrain import UniBrain
 from unibrain_bids.training import export
 from unibrain_bids.training.embeddings import NetworkRecipe, edge_similarity, person_loss
-from unibrain_bids.training.recipes import HELD_OUT, REGION_CHANNEL, FirstLookRecipe, Heads, UnifiedRecipe, make
+from unibrain_bids.training.recipes import (
+    HELD_OUT,
+    REGION_CHANNEL,
+    FirstLookRecipe,
+    Heads,
+    ParcellationRecipe,
+    UnifiedRecipe,
+    make,
+)
 from unibrain_bids.training.simulation.material import Material
 from unibrain_bids.training.trainer import Trainer, TrainerSettings
 
@@ -99,6 +109,23 @@ def test_unified_recipe_trains_every_part(phantom: Material, tmp_path: Path) -> 
         figures = recipe.evaluate(recipe.model.eval(), scans=1)
     assert all(math.isfinite(value) for value in figures.values()), figures
     assert figures["structure_dice"] > 0.3, "training begins at the atlas"
+
+
+@pytest.mark.slow
+def test_parcellation_recipe_trains_that_head_alone(phantom: Material, tmp_path: Path) -> None:
+    with np.load(ATLAS) as arrays:
+        trained = UniBrain(UNIFIED, Atlas.from_arrays(arrays)).eval().requires_grad_(False)
+    trained.parcellation.requires_grad_(True)
+    recipe = ParcellationRecipe(Heads(phantom, phantom), trained)
+    trainer = Trainer(recipe, tmp_path, TrainerSettings(minutes=1, warmup=1), torch.device("cpu"))
+    before = {name: parameter.clone() for name, parameter in trained.named_parameters()}
+    terms = trainer.train_step()
+    moved = {name for name, parameter in trained.named_parameters() if not torch.equal(parameter, before[name])}
+    assert math.isfinite(terms["regions"])
+    assert moved == {"parcellation.residual.weight", "parcellation.residual.bias"}
+    with torch.no_grad():
+        figures = recipe.evaluate(recipe.model.eval(), scans=1)
+    assert 0.3 < figures["region_accuracy"] <= 1, "the atlas alone is better than that"
 
 
 class TestNetworkRecipe:

@@ -12,11 +12,12 @@ ATLAS = Path(__file__).parents[1] / "resources" / "population" / "atlas.npz"
 def build_parser() -> argparse.ArgumentParser:
     """The options of `unibrain-train`."""
     parser = argparse.ArgumentParser(prog="unibrain-train", description=__doc__)
-    parser.add_argument("recipe", choices=["first-look", "aligner", "unified", "network"])
+    parser.add_argument("recipe", choices=["first-look", "aligner", "unified", "parcellation", "network"])
     parser.add_argument("--data", type=Path, default=Path("packed/heads.npz"), help="file made by training.packing")
     parser.add_argument("--atlas", type=Path, default=ATLAS, help="soft atlas made by training.population")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log; resumed when it exists")
-    parser.add_argument("--unified", type=Path, help="run of the unified recipe, for the recipe `network`")
+    parser.add_argument("--unified", type=Path, help="run of the unified recipe, for `parcellation` and `network`")
+    parser.add_argument("--parcellation", type=Path, help="run of the recipe `parcellation`, for `network`")
     parser.add_argument("--init", type=Path, help="weights (.safetensors) that a new run starts from")
     parser.add_argument("--minutes", type=float, default=60.0, help="time budget of this call")
     parser.add_argument("--batch", type=int, default=1)
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = torch.device(name)
     torch.manual_seed(args.seed)
     heads = recipes.Heads.load(args.data, device, keep_all=args.all_heads)
-    recipe = recipes.make(args.recipe, heads, args.atlas, args.unified, args.out)
+    recipe = recipes.make(args.recipe, heads, args.atlas, args.unified, args.out, parcellation=args.parcellation)
     if args.init:
         load_weights(args.init, {recipes.MODULES[args.recipe]: recipe.model})
     settings = TrainerSettings(

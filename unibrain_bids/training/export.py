@@ -3,7 +3,7 @@
 Usage:
 
     python -m unibrain_bids.training.export --first-look runs/first-look --aligner runs/aligner
-        --unified runs/unified --network runs/network --out FILE.safetensors
+        --unified runs/unified --parcellation runs/parcellation --network runs/network --out FILE.safetensors
 """
 
 from __future__ import annotations
@@ -45,12 +45,16 @@ def main() -> None:
     parser.add_argument("--first-look", type=Path, required=True, help="folder of the run")
     parser.add_argument("--aligner", type=Path, required=True, help="folder of the run")
     parser.add_argument("--unified", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--parcellation", type=Path, help="folder of the run, if the head was trained apart")
     parser.add_argument("--network", type=Path, required=True, help="folder of the run")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     runs = {"first_look": args.first_look, "aligner": args.aligner, "unibrain": args.unified, "network": args.network}
+    if args.parcellation:
+        runs["parcellation"] = args.parcellation
     states = {name: average_of(folder / "checkpoint.pt") for name, folder in runs.items()}
-    states["unibrain"] |= {f"network.{key}": tensor for key, tensor in states.pop("network").items()}
+    for part in {"parcellation", "network"} & runs.keys():
+        states["unibrain"] |= {f"{part}.{key}": tensor for key, tensor in states.pop(part).items()}
     modules = {
         name: {key: tensor for key, tensor in state.items() if not key.startswith(_LEFT_OUT)}
         for name, state in states.items()

@@ -32,7 +32,8 @@ HELD_OUT = ("head-13", "head-14", "head-15", "head-16")
 REGION_CHANNEL = torch.tensor([-1, 0, 1, 2, -1, *range(3, 34)])
 # Name, in the weights file, of the module that each recipe trains.
 MODULES = {
-    "first-look": "first_look", "aligner": "aligner", "unified": "unibrain", "network": "unibrain.network",
+    "first-look": "first_look", "aligner": "aligner", "unified": "unibrain",
+    "parcellation": "unibrain.parcellation", "network": "unibrain.network",
 }  # fmt: skip
 # Evaluation seeds lie far from those of training steps.
 _EVALUATION_SEED = 2_000_000_000
@@ -204,6 +205,37 @@ class UnifiedRecipe:
         return {name: sum(r[name] for r in records) / len(records) for name in records[0]}
 
 
+class ParcellationRecipe:
+    """The parcellation's head alone, on a trained model: for cortical labels that have changed since."""
+
+    def __init__(self, heads: Heads, trained: UniBrain) -> None:
+        self.heads, self.trained = heads, trained
+        self.model: nn.Module = trained.parcellation
+
+    def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy of the regions on one simulated scan, through the model's own affine."""
+        head = simulate(self.heads.training, ALIGNED, seed)
+        loss = functional.cross_entropy(*self._regions(head, seed, count=32768))
+        return loss, {"regions": loss.item()}
+
+    def evaluate(self, model: nn.Module, scans: int = 12) -> dict[str, float]:
+        """Share of the true cortex's voxels that get their region, on scans of the held-out heads."""
+        right = []
+        for i in range(scans):
+            head = simulate(self.heads.held_out, ALIGNED, _EVALUATION_SEED + i, i % len(self.heads.held_out.heads))
+            logits, truth = self._regions(head, i, count=8192)
+            right.append(float((logits.argmax(1) == truth).float().mean()))
+        return {"region_accuracy": float(np.mean(right)), "worst_accuracy": min(right)}
+
+    def _regions(self, head: SimulatedHead, seed: int, *, count: int) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            with half_precision(head.image.device):
+                dense = self.trained.dense(head.image, torch.full((1,), 0.1, device=head.image.device))
+            affine = torch.linalg.inv(self.trained.register(dense, head.image)[-1])
+        generator = torch.Generator().manual_seed(seed)
+        return region_logits_at_cortex(self.trained, dense, head, affine, count, generator)
+
+
 def multiplier_terms(
     dense: Dense, head: SimulatedHead, smoothness: Tensor, *, similarity: bool = True
 ) -> dict[str, Tensor]:
@@ -281,7 +313,9 @@ def unified_figures(model: UniBrain, dense: Dense, head: SimulatedHead) -> dict[
     return figures
 
 
-def make(name: str, heads: Heads, atlas_path: Path, unified: Path | None, folder: Path) -> Recipe:
+def make(
+    name: str, heads: Heads, atlas_path: Path, unified: Path | None, folder: Path, *, parcellation: Path | None = None
+) -> Recipe:
     """The recipe of that name.
 
     Parameters
@@ -291,9 +325,11 @@ def make(name: str, heads: Heads, atlas_path: Path, unified: Path | None, folder
     atlas_path
         The population's soft atlas.
     unified
-        Folder of a run of `unified`, on which `network` builds.
+        Folder of a run of `unified`, on which `parcellation` and `network` build.
     folder
         Of the run to come.
+    parcellation
+        Folder of a run of `parcellation` that `network` shall take into the model.
     """
     if name == "first-look":
         return FirstLookRecipe(heads)
@@ -305,8 +341,13 @@ def make(name: str, heads: Heads, atlas_path: Path, unified: Path | None, folder
     if name == "unified":
         return recipe
     if unified is None:
-        raise UsageError("The recipe 'network' needs a trained model.", "Give --unified FOLDER.")
+        raise UsageError(f"The recipe {name!r} needs a trained model.", "Give --unified FOLDER.")
     model = recipe.model.to(heads.training.t1.device).eval().requires_grad_(False)
     model.load_state_dict(average_of(unified / "checkpoint.pt"))
+    if name == "parcellation":
+        model.parcellation.requires_grad_(True)
+        return ParcellationRecipe(heads, model)
+    if parcellation is not None:
+        model.parcellation.load_state_dict(average_of(parcellation / "checkpoint.pt"))
     model.network.requires_grad_(True)
     return NetworkRecipe.build(model, heads.training, heads.held_out, folder / "descriptions.pt")
