@@ -4,6 +4,7 @@
 #   make test   run the tests
 #   make lint   check style, types and architecture
 #   make env    only set up .venv
+#   make docs   build the site from docs/ into build/docs
 #   make descriptor   write boutiques.json anew from the options
 #   make image, make sif, make slurm   build and try the container image, its Apptainer image, a one-node Slurm: as root
 #                on Debian or Ubuntu, some minutes each (docs/containers.md)
@@ -22,7 +23,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 
-.PHONY: env demo test lint descriptor image sif slurm
+.PHONY: env demo test lint docs descriptor image sif slurm
 .DELETE_ON_ERROR:
 
 env: $(READY)
@@ -54,6 +55,17 @@ lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# A stamp of its own: only who builds the site needs Sphinx.
+$(VENV)/.ready-doc: $(READY)
+	@$(PIP) install --constraint constraints.txt --editable '.[doc]'
+	@touch $@
+
+docs: $(VENV)/.ready-doc
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+		$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs && \
+		echo "The site: build/docs/index.html"; \
+	else echo "The site was not built: Sphinx needs Python 3.11 or newer."; fi
 
 descriptor: $(READY)
 	@$(BIN)/python tools/make_descriptor.py > boutiques.json.new && mv boutiques.json.new boutiques.json
