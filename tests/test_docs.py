@@ -32,10 +32,12 @@ def test_every_option_is_listed(from_code):
     assert [name for names in wanted for name in names if f"`{name}`" not in listed] == []
 
 
-def test_every_part_is_one_table_row_per_thing(from_code):
-    assert from_code.file_table().count("\n| `sub-01_") == 20
-    assert "| `Sources` |" in from_code.key_table()
-    assert all(f"| `{name}` |" in from_code.limit_table() for name in from_code.quality.LIMITS)
+def test_every_derivative_key_and_limit_is_listed(from_code):
+    outputs, sidecars = from_code._example()
+    files, keys, limits = from_code.file_table(), from_code.key_table(), from_code.limit_table()
+    assert [output.name for output in outputs.values() if (f"`{output.name}`" in files) == output.in_template] == []
+    assert [key for role in ("mask", "network_DK_kls") for key in sidecars[role] if f"`{key}`" not in keys] == []
+    assert [name for name in from_code.quality.LIMITS if f"`{name}`" not in limits] == []
 
 
 @pytest.mark.parametrize("text", ["a_b*c <d> [e] {f} \\g", "see --mem or -v, not non-zero", "`kept_as` it_is"])
