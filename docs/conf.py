@@ -1,7 +1,11 @@
 """How Sphinx builds this folder: `make docs`."""
 
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
 
 from unibrain_bids import __version__
 
@@ -14,7 +18,7 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "from_code"]
 exclude_patterns = ["_ext"]
-smartquotes = False
+smartquotes_action = "D"  # dashes alone; quotes stay as they are written
 highlight_language = "text"
 
 myst_heading_anchors = 3
@@ -29,3 +33,15 @@ html_theme = "furo"
 html_title = f"unibrain_bids {__version__}"
 html_show_sphinx = False
 html_copy_source = False
+
+
+def without_fields(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str, None] | None:
+    """Return no signature for dataclasses: their docstrings tell of each field what its type does not."""
+    return ("", None) if is_dataclass(thing) else None
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what is particular to this site."""
+    app.connect("autodoc-process-signature", without_fields)
