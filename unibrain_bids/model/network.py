@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _EPSILON = 1e-6
+_SMALLEST_SPREAD = 1e-3
 
 
 class RegionNetwork(nn.Module):
@@ -46,8 +47,13 @@ class RegionNetwork(nn.Module):
         return embedding, torch.relu(embedding @ embedding.transpose(1, 2))
 
     def embed(self, description: Tensor) -> Tensor:
-        """Embeddings H (batch, R, outputs) of unit length from what `describe` gives."""
-        return functional.normalize(self.mlp(self.normalise(description)), dim=-1)
+        """Embeddings H (batch, R, outputs) of unit length from what `describe` gives.
+
+        Each measure is standardised over the scan's regions first: what moves all regions alike is the scanner's.
+        """
+        spread = description.std(dim=-2, keepdim=True) + _SMALLEST_SPREAD
+        standardised = (description - description.mean(dim=-2, keepdim=True)) / spread
+        return functional.normalize(self.mlp(self.normalise(standardised)), dim=-1)
 
 
 def describe(regions: Tensor, features: Tensor, normalised: Tensor) -> Tensor:
