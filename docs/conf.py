@@ -28,6 +28,7 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the docstrings tell shapes and types
 
 html_theme = "furo"
 html_title = f"unibrain_bids {__version__}"
