@@ -84,7 +84,7 @@ def _write_scan(
     folder = Path(f"sub-{subject}", *([f"ses-{session}"] if session else []), "anat")
     stem = f"sub-{subject}" + (f"_ses-{session}" if session else "")
     record = ScanRecord.from_path(out / folder / f"{stem}_T1w.nii.gz", dataset=out)
-    outputs = catalogue(record, template=None)
+    outputs = catalogue(record)
     volumes = 3000 * (size / 1.5e6) * (1 + 0.1 * (generator.normal(size=count) + effect * (np.arange(count) < HIT)))
     intensities = 70 + 3 * generator.normal(size=count)
     rows = [

@@ -10,8 +10,9 @@ from unibrain_bids import __version__
 from unibrain_bids.app.cli import main
 from unibrain_bids.app.options import parse_options
 from unibrain_bids.app.settings import available_cpus, gigabytes, make_settings
+from unibrain_bids.bids.templates import DEFAULT_TEMPLATE, Space
 from unibrain_bids.errors import ExitCode, UsageError
-from unibrain_bids.workflows.processing import DEFAULT_TEMPLATE, TASKS
+from unibrain_bids.workflows.processing import TASKS
 
 HEAVY = ("torch", "nipype", "bids", "pandas", "nibabel", "numpy", "scipy", "nilearn")
 
@@ -31,7 +32,7 @@ def test_defaults():
     assert chosen.processing.bids_dir == Path("/data/raw")
     assert chosen.processing.output_dir == Path("/data/out")
     assert (chosen.processing.tasks, chosen.processing.atlases) == (TASKS, ("DK",))
-    assert (chosen.processing.template, chosen.processing.smoothness) == (DEFAULT_TEMPLATE, 0.1)
+    assert (chosen.processing.spaces, chosen.processing.smoothness) == ((Space(),), 0.1)
     assert (chosen.processing.device, chosen.nprocs) == ("auto", available_cpus())
     assert chosen.participants == chosen.sessions == ()
 
@@ -75,8 +76,8 @@ def test_options_and_aliases(options, attribute, value):
         (["--gpu"], "device", "cuda"),
         (["--device", "cuda:1"], "device", "cuda:1"),
         (["--lambda", "1e-2"], "smoothness", 0.01),
-        (["--output-spaces", "T1w"], "template", None),
-        (["--output-spaces", "anat", f"{DEFAULT_TEMPLATE}:res-1"], "template", DEFAULT_TEMPLATE),
+        (["--output-spaces", "T1w"], "spaces", ()),
+        (["--output-spaces", "anat", f"{DEFAULT_TEMPLATE}:res-1"], "spaces", (Space(),)),
         (["--tasks", "register", "mask"], "tasks", ("mask", "register")),
         (["--random_seed", "5"], "random_seed", 5),
     ],

@@ -15,6 +15,7 @@ from unibrain_bids.bids.dataset import write_dataset_files
 from unibrain_bids.bids.derivatives import DerivativePath, catalogue, figure_path, report_path
 from unibrain_bids.bids.inputs import ScanRecord
 from unibrain_bids.bids.sidecars import make_sidecars
+from unibrain_bids.bids.templates import Space
 
 TEMPLATE = "MNI152NLin2009aSym"
 DESCRIPTION = {"Name": "Tiny", "BIDSVersion": "1.10.0", "License": "CC0"}
@@ -63,7 +64,7 @@ def make_derivatives() -> Callable[..., Path]:
     def make(out: Path, raw: Path, records: Iterable[ScanRecord]) -> Path:
         write_dataset_files(out, raw, heads={"mdd": "Classifier of major depressive disorder."})
         for record in records:
-            outputs = catalogue(record, template=TEMPLATE, heads=["mdd"])
+            outputs = catalogue(record, spaces=[Space(TEMPLATE)], heads=["mdd"])
             sidecars = make_sidecars(outputs)
             for role, derivative in outputs.items():
                 write_derivative(out, derivative)

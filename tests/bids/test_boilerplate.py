@@ -8,7 +8,7 @@ from unibrain_bids import __version__
 from unibrain_bids.bids.boilerplate import CITATION_FILE, methods_text, write_citation
 from unibrain_bids.bids.derivatives import TASKS
 
-ALL = {"template": "MNI152NLin2009aSym", "atlases": ("DK",), "smoothness": 0.1, "weights": "abcdef" * 10}
+ALL = {"templates": ["MNI152NLin2009aSym"], "atlases": ("DK",), "smoothness": 0.1, "weights": "abcdef" * 10}
 
 
 @pytest.mark.parametrize("tasks", [TASKS, *((task,) for task in TASKS)])
@@ -25,7 +25,7 @@ def test_only_what_was_done_is_told():
     for words in ("a smoothness of 0.1", "MNI152NLin2009aSym", "the atlas DK", "Desikan", "Fonov", "Kullback"):
         assert words in whole
         assert words not in methods_text(tasks=("mask",), **ALL)
-    other = methods_text(tasks=TASKS, **ALL | {"template": None, "atlases": ("AAL",)})
+    other = methods_text(tasks=TASKS, **ALL | {"templates": [], "atlases": ("AAL",)})
     assert "affine" not in other and "Fonov" not in other and "Desikan" not in other and "the atlas AAL" in other
 
 

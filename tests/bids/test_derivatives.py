@@ -14,11 +14,14 @@ from unibrain_bids.bids.derivatives import (
 )
 from unibrain_bids.bids.inputs import ScanRecord
 from unibrain_bids.bids.sidecars import label_rows, make_sidecar, make_sidecars
+from unibrain_bids.bids.templates import Space
 from unibrain_bids.bids.texts import texts
 from unibrain_bids.errors import UsageError
 from unibrain_bids.labels import LabelTable
 
 TEMPLATE = "MNI152NLin2009aSym"
+IN = Space(TEMPLATE)
+SPACES = [IN]
 
 
 def record(relative: str) -> ScanRecord:
@@ -29,7 +32,7 @@ SCAN = record("sub-01/ses-x/anat/sub-01_ses-x_acq-hi_run-02_T1w.nii.gz")
 
 
 def test_the_tree_of_the_design():
-    names = {path.as_posix() for path in expected_outputs(record("sub-01/anat/sub-01_T1w.nii.gz"), template=TEMPLATE)}
+    names = {path.as_posix() for path in expected_outputs(record("sub-01/anat/sub-01_T1w.nii.gz"), spaces=SPACES)}
     grid = f"space-{TEMPLATE}"
     assert {name.removeprefix("sub-01/anat/sub-01_") for name in names if not name.endswith(".json")} == {
         "desc-preproc_T1w.nii.gz",
@@ -62,11 +65,11 @@ def test_the_tree_of_the_design():
 
 
 def test_entities_of_the_scan_are_kept_and_in_place():
-    outputs = catalogue(SCAN, template=TEMPLATE)
+    outputs = catalogue(SCAN, spaces=SPACES)
     stem = "sub-01/ses-x/anat/sub-01_ses-x_acq-hi_run-02"
     assert outputs["mask"].relative == Path(f"{stem}_desc-brain_mask.nii.gz")
-    assert outputs["template_mask"].relative == Path(f"{stem}_space-{TEMPLATE}_res-1_desc-brain_mask.nii.gz")
-    assert outputs["scan_to_template"].sidecar == Path(f"{stem}_from-T1w_to-{TEMPLATE}_mode-image_xfm.json")
+    assert outputs[IN.role("mask")].relative == Path(f"{stem}_space-{TEMPLATE}_res-1_desc-brain_mask.nii.gz")
+    assert outputs[IN.role("scan_to_template")].sidecar == Path(f"{stem}_from-T1w_to-{TEMPLATE}_mode-image_xfm.json")
     assert outputs["network_DK_kls"].uri == f"bids::{stem}_atlas-DK_meas-kls_relmat.tsv"
     assert figure_path(SCAN, desc="mask") == Path("sub-01/figures/sub-01_ses-x_acq-hi_run-02_desc-mask_T1w.svg")
     assert report_path("01") == Path("sub-01.html")
@@ -85,9 +88,9 @@ def test_order_of_entities_is_that_of_the_schema():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks_choose_subsets(task):
-    everything = set(expected_outputs(SCAN, template=TEMPLATE))
-    without = set(expected_outputs(SCAN, template=TEMPLATE, tasks=[t for t in TASKS if t != task]))
-    alone = set(expected_outputs(SCAN, template=TEMPLATE, tasks=[task]))
+    everything = set(expected_outputs(SCAN, spaces=SPACES))
+    without = set(expected_outputs(SCAN, spaces=SPACES, tasks=[t for t in TASKS if t != task]))
+    alone = set(expected_outputs(SCAN, spaces=SPACES, tasks=[task]))
     assert without < everything and alone < everything
     assert any(path.name.endswith("_desc-qc_T1w.json") for path in without & alone)
     own_grid = {path for path in everything if "space-" not in path.name}
@@ -95,16 +98,16 @@ def test_tasks_choose_subsets(task):
 
 
 def test_no_template_means_the_scans_grid_alone():
-    assert not [path for path in expected_outputs(SCAN, template=None) if TEMPLATE in path.name]
+    assert not [path for path in expected_outputs(SCAN) if TEMPLATE in path.name]
     tasks = [task for task in TASKS if task != "register"]
-    assert expected_outputs(SCAN, template=None) == expected_outputs(SCAN, template=TEMPLATE, tasks=tasks)
+    assert expected_outputs(SCAN) == expected_outputs(SCAN, spaces=SPACES, tasks=tasks)
 
 
 def test_further_atlases_and_heads():
-    outputs = catalogue(SCAN, template=TEMPLATE, atlases=["DK", "AAL"], heads=["mdd"])
+    outputs = catalogue(SCAN, spaces=SPACES, atlases=["DK", "AAL"], heads=["mdd"])
     assert {role for role in outputs if "AAL" in role} == {
         "parcels_AAL",
-        "template_parcels_AAL",
+        f"{TEMPLATE}_parcels_AAL",
         "regions_AAL",
         "network_AAL_kls",
         "network_AAL_mind",
@@ -117,43 +120,43 @@ def test_further_atlases_and_heads():
 
 def test_labels_that_cannot_stand_in_a_name():
     with pytest.raises(UsageError, match="my-atlas"):
-        catalogue(SCAN, template=None, atlases=["my-atlas"])
+        catalogue(SCAN, atlases=["my-atlas"])
     with pytest.raises(UsageError, match="paint"):
-        catalogue(SCAN, template=None, tasks=["paint"])
+        catalogue(SCAN, tasks=["paint"])
     with pytest.raises(ValueError, match="hash"):
         DerivativePath(SCAN, "mask", "mask", entities=(("hash", "1"),))
 
 
 def test_sources_are_the_direct_inputs():
-    outputs = catalogue(SCAN, template=TEMPLATE, atlases=["DK", "AAL"])
+    outputs = catalogue(SCAN, spaces=SPACES, atlases=["DK", "AAL"])
     sidecars = make_sidecars(outputs)
     assert sidecars["mask"]["Sources"] == [f"bids:raw:{SCAN.relative_path}"]
-    assert sidecars["template_mask"]["Sources"] == [outputs["mask"].uri, outputs["scan_to_template"].uri]
+    assert sidecars[IN.role("mask")]["Sources"] == [outputs["mask"].uri, outputs[IN.role("scan_to_template")].uri]
     assert set(sidecars["network_AAL_kls"]["Sources"]) == {outputs["parcels_AAL"].uri, outputs["brain"].uri}
     assert sidecars["graph_DK_mind"]["Sources"] == [outputs["network_DK_mind"].uri]
-    alone = catalogue(SCAN, template=TEMPLATE, tasks=["network"])
+    alone = catalogue(SCAN, spaces=SPACES, tasks=["network"])
     assert make_sidecars(alone)["network_DK_kls"]["Sources"] == [f"bids:raw:{SCAN.relative_path}"]
 
 
 def test_sidecars_say_what_bids_requires():
-    sidecars = make_sidecars(catalogue(SCAN, template=TEMPLATE))
+    sidecars = make_sidecars(catalogue(SCAN, spaces=SPACES))
     assert sidecars["preproc"]["SkullStripped"] is False and sidecars["brain"]["SkullStripped"] is True
     assert sidecars["mask"]["Type"] == "Brain" and sidecars["mask"]["SpatialReference"] == "orig"
-    assert "Resolution" in sidecars["template_tissues"] and "Resolution" not in sidecars["tissues"]
+    assert "Resolution" in sidecars[IN.role("tissues")] and "Resolution" not in sidecars["tissues"]
     assert {"Directed", "RelationshipMeasure", "Software", "ValidDiagonal", "Weighted"} <= set(
         sidecars["network_DK_kls"]
     )
     assert sidecars["regions_DK"]["volume"]["Units"] == "mm^3"
-    assert TEMPLATE in sidecars["scan_to_template"]["Description"]
+    assert TEMPLATE in sidecars[IN.role("scan_to_template")]["Description"]
     assert "that the voxel is GM" in sidecars["probability_GM"]["Description"]
     texts_written = [text for content in sidecars.values() for text in content.values() if isinstance(text, str)]
     assert not [text for text in texts_written if "{" in text]
 
 
 def test_space_that_bids_does_not_name_needs_a_reference():
-    outputs = catalogue(SCAN, template="MNIInfant+2")
+    outputs = catalogue(SCAN, spaces=[Space("MNIInfant+2")])
     with pytest.raises(UsageError, match="MNIInfant"):
-        make_sidecar(outputs["template_mask"], outputs)
+        make_sidecar(outputs["MNIInfant+2_mask"], outputs)
 
 
 @pytest.mark.parametrize("name", ["aseg", "tissue", "DK"])

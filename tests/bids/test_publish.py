@@ -36,14 +36,14 @@ def out(tmp_path) -> Path:
 
 def stage(folder: Path, record: ScanRecord) -> dict[Path, Path]:
     files = {}
-    for path in expected_outputs(record, template=None):
+    for path in expected_outputs(record):
         (folder / path.name).write_text(path.name)
         files[folder / path.name] = path
     return files
 
 
 def test_outputs_appear_together_and_are_complete(record, out):
-    expected = expected_outputs(record, template=None)
+    expected = expected_outputs(record)
     mark = make_fingerprint(record, settings={"smoothness": 0.1, "tasks": ["mask"]}, weights="abc")
     with staging(out, record.key) as folder:
         files = stage(folder, record)
@@ -55,7 +55,7 @@ def test_outputs_appear_together_and_are_complete(record, out):
 
 
 def test_what_the_outputs_depend_on(record, out):
-    expected = expected_outputs(record, template=None)
+    expected = expected_outputs(record)
     mark = make_fingerprint(record, settings={"a": 1, "b": 2}, weights="abc")
     with staging(out, record.key) as folder:
         publish(stage(folder, record), output_dir=out, record=record, fingerprint=mark)
@@ -72,9 +72,9 @@ def test_what_the_outputs_depend_on(record, out):
 
 def test_interrupted_publishing_counts_as_not_done(record, out):
     """A folder stands where an image belongs: the sidecar is there already, the image and the record are not."""
-    expected = expected_outputs(record, template=None)
+    expected = expected_outputs(record)
     mark = make_fingerprint(record, settings={}, weights="abc")
-    mask = catalogue(record, template=None)["mask"]
+    mask = catalogue(record)["mask"]
     with staging(out, record.key) as folder:
         publish(stage(folder, record), output_dir=out, record=record, fingerprint=mark)
     (out / mask.relative).unlink()
@@ -90,7 +90,7 @@ def test_interrupted_publishing_counts_as_not_done(record, out):
 
 def test_one_process_at_a_time_publishes(record, out):
     mark = make_fingerprint(record, settings={}, weights="abc")
-    expected = expected_outputs(record, template=None)
+    expected = expected_outputs(record)
     (out / "logs" / "complete").mkdir(parents=True)
     with staging(out, record.key) as folder:
         files = stage(folder, record)

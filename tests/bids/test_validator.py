@@ -13,6 +13,7 @@ import pytest
 
 from unibrain_bids.bids.derivatives import catalogue, expected_outputs
 from unibrain_bids.bids.inputs import find_scans
+from unibrain_bids.bids.templates import Space
 
 VALIDATOR = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent)) or shutil.which(
     "bids-validator-deno"
@@ -50,7 +51,9 @@ def test_derivatives_are_valid_and_unique(tmp_path, make_raw, make_derivatives, 
     out = make_derivatives(tmp_path / "out", raw, records)
 
     assert validate(out) == ([], 0)
-    names = Counter(path for record in records for path in expected_outputs(record, template=TEMPLATE, heads=["mdd"]))
+    names = Counter(
+        path for record in records for path in expected_outputs(record, spaces=[Space(TEMPLATE)], heads=["mdd"])
+    )
     assert set(names.values()) == {1}
     written = {p.relative_to(out) for p in out.glob("sub-*/**/anat/*") if p.is_file()}
     assert written == set(names)
@@ -99,11 +102,10 @@ def test_space_that_bids_does_not_name_is_valid_with_a_reference(tmp_path, make_
     raw = make_raw(tmp_path / "raw", LAYOUTS["single"][:1])
     out = tmp_path / "out"
     write_dataset_files(out, raw)
-    outputs = catalogue(find_scans(raw)[0], template="MNIInfant+2")
-    mask = outputs["template_mask"]
-    content = make_sidecar(
-        mask, outputs, spatial_reference="https://example.org/tpl-MNIInfant_cohort-2_T1w.nii.gz", resolution_text="1 mm"
-    )
+    space = Space("MNIInfant+2", reference="https://example.org/tpl-MNIInfant_cohort-2_T1w.nii.gz")
+    outputs = catalogue(find_scans(raw)[0], spaces=[space])
+    mask = outputs[space.role("mask")]
+    content = make_sidecar(mask, outputs)
     write_json(out / mask.sidecar, content)
     shutil.copy(raw / LAYOUTS["single"][0], out / mask.relative)
     assert validate(out) == ([], 0)

@@ -18,6 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from unibrain_bids.app.cli import main
 from unibrain_bids.bids.derivatives import expected_outputs
+from unibrain_bids.bids.templates import Space
 from unibrain_bids.imaging.itk import read_itk_affine
 from unibrain_bids.inference import predict
 from unibrain_bids.interfaces.template import template_path
@@ -66,7 +67,7 @@ def test_run_and_validator_are_content(run, validator_errors):
 
 
 def test_exactly_the_expected_files_are_there(run):
-    derivatives = {path for scan in run.scans for path in expected_outputs(scan, template=TEMPLATE)}
+    derivatives = {path for scan in run.scans for path in expected_outputs(scan, spaces=[Space()])}
     (log,) = (path for path in (run.out / "logs").iterdir() if path.is_dir() and path.name != "complete")
     logs = {log.relative_to(run.out) / name for name in ("config.yml", "run.json", "unibrain-bids.log")}
     assert files(run.out) == derivatives | {Path(name) for name in DATASET_FILES} | logs

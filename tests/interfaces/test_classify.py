@@ -64,7 +64,7 @@ def test_prediction_and_its_sidecar(head, tables, tmp_path, monkeypatch):
     assert float(row[1]) + float(row[2]) == pytest.approx(1, abs=1e-5)
 
     record = ScanRecord.from_path(tmp_path / "sub-01/anat/sub-01_T1w.nii.gz", dataset=tmp_path)
-    wanted = {r: p for r, p in catalogue(record, template=None, heads=["case"]).items() if r == "prediction_case"}
+    wanted = {r: p for r, p in catalogue(record, heads=["case"]).items() if r == "prediction_case"}
     (tmp_path / "staged").mkdir()
     stage(outputs.files, wanted, tmp_path / "staged", more=outputs.sidecars)
     sidecar = json.loads((tmp_path / "staged" / "sub-01_desc-case_predictions.json").read_text())

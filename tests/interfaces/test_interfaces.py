@@ -15,12 +15,14 @@ from nipype import Node
 from unibrain_bids.bids.derivatives import catalogue, expected_outputs
 from unibrain_bids.bids.inputs import ScanRecord
 from unibrain_bids.bids.publish import Fingerprint, is_complete
+from unibrain_bids.bids.templates import Space
 from unibrain_bids.errors import OutputError
-from unibrain_bids.imaging.itk import write_itk_affine
+from unibrain_bids.imaging.itk import read_itk_affine, write_itk_affine
 from unibrain_bids.interfaces.predict import quality_report, save_prediction
-from unibrain_bids.interfaces.resample import resample_file, with_agreement
+from unibrain_bids.interfaces.report import known_templates
+from unibrain_bids.interfaces.resample import ResampleToTemplates, resample_file, with_agreement
 from unibrain_bids.interfaces.tables import RegionTables, SimilarityNetwork
-from unibrain_bids.interfaces.template import Template, template_path
+from unibrain_bids.interfaces.template import Template, save_template, template_path
 from unibrain_bids.interfaces.write import WriteDerivatives, stage
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
@@ -129,6 +131,44 @@ def test_template_is_found_without_a_download():
     np.testing.assert_allclose(nib.affines.voxel_sizes(image.affine), 1)
 
 
+def test_every_template_is_a_space_of_its_own(native, template, tmp_path):
+    """Two templates from files: one as registered, one whose world is 8 mm further to the right."""
+    shift = nib.affines.from_matvec(np.eye(3), [8.0, 0, 0])
+    moved = replace(template, name="moved", affine=shift @ template.affine, frame_from_template=np.linalg.inv(shift))
+    spaces = [Space(name, None, Path(f"{name}.nii")) for name in ("still", "moved")]
+    registered = {}
+    for space, one in zip(spaces, (template, moved), strict=True):
+        registered[space.label] = str(tmp_path / f"{space.label}.npz")
+        save_template(one, Path(registered[space.label]))
+    resample = ResampleToTemplates(
+        spaces=spaces, registered=registered, files=native, roles=["mask"], frame_from_scan=np.eye(4).tolist()
+    )
+    files = run(resample, tmp_path).files
+    transforms, images = ("scan_to_template", "template_to_scan"), ("mask",)
+    expected = {space.role(role) for space in spaces for role in (*transforms, *images)}
+    assert set(files) == {*expected, "quality"}
+    # The brain and its template moved together: the same voxels, at another place of the world.
+    still, other = (nib.load(files[space.role("mask")]) for space in spaces)
+    np.testing.assert_array_equal(still.dataobj, other.dataobj)
+    assert np.asarray(still.dataobj).any()
+    np.testing.assert_allclose(other.affine, moved.affine, atol=1e-5)
+    there, back = (read_itk_affine(files[spaces[1].role(role)]) for role in transforms)
+    np.testing.assert_allclose(back, shift, atol=1e-6)
+    np.testing.assert_allclose(there @ back, np.eye(4), atol=1e-6)
+
+
+def test_reports_find_the_images_of_templates(tmp_path):
+    image, folder = tmp_path / "my head.nii.gz", tmp_path / "sub-01" / "anat"
+    image.write_bytes(b"an image")
+    folder.mkdir(parents=True)
+    references = {"mine": image.as_uri(), "gone": (tmp_path / "gone.nii").as_uri(), TEMPLATE: None}
+    for space, reference in references.items():
+        content = {"SpatialReference": reference} if reference else {}
+        (folder / f"sub-01_space-{space}_desc-brain_T1w.json").write_text(json.dumps(content))
+    (folder / "sub-01_desc-qc_T1w.json").write_text("{}")
+    assert known_templates(tmp_path, "01") == {"mine": image, TEMPLATE: template_path(TEMPLATE)}
+
+
 @pytest.fixture
 def computed(native, template, tmp_path):
     """All inputs of WriteDerivatives."""
@@ -142,8 +182,8 @@ def computed(native, template, tmp_path):
         write_itk_affine(folder / f"{role}.txt", np.eye(4))
     return {
         "native": native,
-        "template": {f"template_{role}": str(folder / f"template_{role}.nii") for role in images}
-        | {role: str(folder / f"{role}.txt") for role in transforms},
+        "templates": {Space().role(role): str(folder / f"template_{role}.nii") for role in images}
+        | {Space().role(role): str(folder / f"{role}.txt") for role in transforms},
         "regions": run(
             RegionTables(files=native, tables=[LABELS], mni_from_scan=np.eye(4).tolist()), folder, "regions"
         ).files,
@@ -154,7 +194,7 @@ def computed(native, template, tmp_path):
 def test_writing_publishes_exactly_the_catalogue(raw, computed, tmp_path):
     record = ScanRecord.from_path(raw / "sub-01" / "anat" / "sub-01_T1w.nii.gz", dataset=raw)
     fingerprint = Fingerprint("a", "b", "c")
-    selection = {"template": TEMPLATE, "atlases": ("DK",), "tasks": ("mask", "preproc", "register", "segment")}
+    selection = {"spaces": (Space(),), "atlases": ("DK",), "tasks": ("mask", "preproc", "register", "segment")}
     selection["tasks"] = (*selection["tasks"], "parcellate", "network")
     out = tmp_path / "out"
     published = run(
@@ -174,7 +214,7 @@ def test_writing_publishes_exactly_the_catalogue(raw, computed, tmp_path):
 
 def test_only_what_was_asked_for_is_published(raw, native, tmp_path):
     record = ScanRecord.from_path(raw / "sub-01" / "anat" / "sub-01_T1w.nii.gz", dataset=raw)
-    selection = {"template": None, "atlases": ("DK",), "tasks": ("mask",)}
+    selection = {"spaces": (), "atlases": ("DK",), "tasks": ("mask",)}
     writer = WriteDerivatives(
         record=record, fingerprint=Fingerprint("a", "b", "c"), output_dir=str(tmp_path), selection=selection
     )
@@ -185,7 +225,7 @@ def test_only_what_was_asked_for_is_published(raw, native, tmp_path):
 
 def test_same_input_gives_the_same_bytes(raw, native, tmp_path):
     record = ScanRecord.from_path(raw / "sub-01" / "anat" / "sub-01_T1w.nii.gz", dataset=raw)
-    outputs = catalogue(record, template=None, tasks=("mask", "segment"))
+    outputs = catalogue(record, tasks=("mask", "segment"))
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder, threads in zip(folders, (1, 4), strict=True):
         folder.mkdir()
@@ -198,7 +238,7 @@ def test_same_input_gives_the_same_bytes(raw, native, tmp_path):
 
 def test_full_disk_is_explained(raw, native, tmp_path):
     record = ScanRecord.from_path(raw / "sub-01" / "anat" / "sub-01_T1w.nii.gz", dataset=raw)
-    outputs = catalogue(record, template=None, tasks=("mask",))
+    outputs = catalogue(record, tasks=("mask",))
     (tmp_path / outputs["mask"].name).symlink_to("/dev/full")
     with pytest.raises(OutputError, match="No space left on device"):
         stage(native, outputs, tmp_path)

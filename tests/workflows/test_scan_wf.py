@@ -11,6 +11,7 @@ from unibrain_bids.app.engine import configure
 from unibrain_bids.app.settings import Settings
 from unibrain_bids.bids.inputs import ScanRecord
 from unibrain_bids.bids.publish import Fingerprint
+from unibrain_bids.bids.templates import Space
 from unibrain_bids.classification.card import HeadFile
 from unibrain_bids.workflows.names import LAST_NODE, scan_name, split_name
 from unibrain_bids.workflows.participant import init_participant_wf
@@ -33,7 +34,7 @@ def nodes(workflow):
     ("changes", "expected"),
     [
         ({}, {"predict", "resample", "regions", "similarity", LAST_NODE}),
-        ({"template": None}, {"predict", "regions", "similarity", LAST_NODE}),
+        ({"spaces": ()}, {"predict", "regions", "similarity", LAST_NODE}),
         ({"tasks": ("mask",)}, {"predict", LAST_NODE}),
         ({"tasks": ("mask", "register")}, {"predict", "resample", LAST_NODE}),
         ({"tasks": ("parcellate",)}, {"predict", "regions", LAST_NODE}),
@@ -81,6 +82,23 @@ def test_one_workflow_per_scan(tmp_path):
     assert len(inner) == 10
     found = {split_name(f"{workflow.name}.{name}") for name in inner if name.endswith("predict")}
     assert found == {(scan_name(scan), "predict") for scan in scans}
+
+
+def test_foreign_templates_are_registered_once_for_all_scans(tmp_path):
+    own, foreign = Space(), Space("mine", None, Path("/data/mine_T1w.nii.gz"), "e" * 64, "file:///data/mine_T1w.nii.gz")
+    scans = {record(f"sub-{label}/anat/sub-{label}_T1w.nii.gz"): FINGERPRINT for label in ("01", "02")}
+    workflow = init_participant_wf(Processing(RAW, OUT, spaces=(own, foreign)), scans, work_dir=tmp_path)
+    assert workflow.get_node("shared.register_templates").inputs.spaces == [foreign]
+    edges = {(one.fullname, other.fullname) for one, other in workflow._create_flat_graph().edges()}
+    assert {other for one, other in edges if one.endswith("register_templates")} == {
+        "unibrain_wf.sub-01_wf.resample",
+        "unibrain_wf.sub-02_wf.resample",
+    }
+    assert workflow.get_node("sub-01_wf.resample").inputs.spaces == [own, foreign]
+    unregistered = init_participant_wf(
+        Processing(RAW, OUT, spaces=(foreign,), tasks=("mask",)), scans, work_dir=tmp_path
+    )
+    assert unregistered.get_node("shared") is None
 
 
 def test_device_and_threads_do_not_change_what_the_results_depend_on():

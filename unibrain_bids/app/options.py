@@ -190,8 +190,11 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
 
 def _add_processing(group: argparse._ArgumentGroup) -> None:
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}
-    text = "grids to write besides the scan's own (default: MNI152NLin2009aSym:res-1); T1w alone: no template's grid"
-    _add(group, "--output-spaces", metavar="SPACE[:res-N]", help=text, **several)
+    text = (
+        "grids to write besides the scan's own (default: MNI152NLin2009aSym:res-1): templates of TemplateFlow, "
+        "NAME[:cohort-N][:res-N], or files, NAME=FILE; T1w alone: no template's grid"
+    )
+    _add(group, "--output-spaces", metavar="SPACE", help=text, **several)
     text = (
         "parcellations (default: DK): also a label image with its table beside it, FILE[:TEMPLATE], or an atlas of "
         "TemplateFlow, NAME:TEMPLATE[:desc-...]; TEMPLATE is the space it lies in, such as MNI152NLin6Asym"

@@ -61,7 +61,7 @@ def make_reports(settings: Settings, plan: Plan, log_dir: Path, check: Callable[
 def flagged_scans(settings: Settings, plan: Plan) -> Iterator[tuple[str, list[str]]]:
     """Yield the scans of the plan that are flagged in their quality measures, with the flags."""
     for record in sorted([*plan.todo, *plan.complete], key=lambda record: record.key):
-        quality = catalogue(record, template=None, tasks=())["quality"].relative
+        quality = catalogue(record, tasks=())["quality"].relative
         try:
             flags = json.loads((settings.processing.output_dir / quality).read_text("utf-8")).get("flags")
         except (OSError, ValueError, AttributeError):

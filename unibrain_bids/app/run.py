@@ -26,7 +26,7 @@ from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
 from unibrain_bids.bids.inputs import check_dataset
 from unibrain_bids.errors import ExitCode
 from unibrain_bids.workflows.logs import start_logging
-from unibrain_bids.workflows.names import ROOT, scan_name, workflow_name
+from unibrain_bids.workflows.names import ROOT, SHARED, scan_name, workflow_name
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def _methods(settings: Settings, weights: str) -> str:
     processing = settings.processing
     return methods_text(
         tasks=processing.tasks,
-        template=processing.template,
+        templates=[space.label for space in processing.spaces],
         atlases=processing.atlases,
         smoothness=processing.smoothness,
         weights=weights,
@@ -159,7 +159,7 @@ def _failures(settings: Settings, plan: Plan, log_dir: Path, *, otherwise: tuple
     crashes = {crash.scan: crash for crash in reversed(list(read_crashes(log_dir)))}
     for record, fingerprint in plan.todo.items():
         if not is_done(settings.processing, record, fingerprint):
-            crash = crashes.get(scan_name(record), Failure(record.key, *otherwise))
+            crash = crashes.get(scan_name(record)) or crashes.get(SHARED) or Failure(record.key, *otherwise)
             yield replace(crash, scan=record.key)
 
 

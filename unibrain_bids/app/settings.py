@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unibrain_bids.bids.atlases import AtlasSource, find_atlas
+from unibrain_bids.bids.templates import NATIVE_SPACES, Space, find_space
 from unibrain_bids.classification.card import HeadFile, find_head
 from unibrain_bids.errors import ResourceError, UsageError
 from unibrain_bids.group.options import GroupOptions
-from unibrain_bids.workflows.processing import DEFAULT_ATLAS, DEFAULT_TEMPLATE, TASKS, Processing
+from unibrain_bids.workflows.processing import DEFAULT_ATLAS, TASKS, Processing
 
 T = TypeVar("T")
 
-NATIVE_SPACES = ("T1w", "anat", "native")
 ATLASES = (DEFAULT_ATLAS,)
 MAX_GB = 1000  # a larger number was meant as MB
 _MEMORY = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]?)(I?B)?", re.IGNORECASE)
@@ -106,7 +106,7 @@ def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> 
         bids_dir=bids_dir,
         output_dir=output_dir,
         tasks=judge("--tasks", _tasks, options.tasks) or TASKS,
-        template=judge("--output-spaces", _template, options.output_spaces or [DEFAULT_TEMPLATE]),
+        spaces=_or_default(judge("--output-spaces", _spaces, options.output_spaces), (Space(),)),
         atlases=atlases,
         atlas_sources=atlas_sources,
         smoothness=_or_default(judge("--smoothness", _smoothness, options.smoothness), 0.1),
@@ -321,7 +321,14 @@ def _covariates(words: list[str]) -> tuple[str, ...]:
     return () if words == ["none"] else tuple(dict.fromkeys(words))
 
 
-def _template(words: list[str]) -> str | None:
-    """Return the template among the words; the scan's own grid is always written and may be named or not."""
-    spaces = _choice([word.removesuffix(":res-1") for word in words if word not in NATIVE_SPACES], (DEFAULT_TEMPLATE,))
-    return spaces[0] if spaces else None
+def _spaces(words: list[str]) -> tuple[Space, ...]:
+    """Return the templates among the words; the scan's own grid is always written and may be named or not."""
+    try:
+        spaces = [find_space(word) for word in dict.fromkeys(words) if word not in NATIVE_SPACES]
+    except ResourceError as error:
+        raise ValueError(str(error).rstrip(".")) from error
+    distinct = tuple(dict.fromkeys(spaces))
+    labels = [space.label for space in distinct]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ValueError(f"{twice[0]} is named twice; the affines to it would have the same name")
+    return distinct

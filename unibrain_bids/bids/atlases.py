@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unibrain_bids.bids.templates import find_in_templateflow
 from unibrain_bids.errors import ResourceError
 from unibrain_bids.labels import LabelTable
 
@@ -134,22 +135,8 @@ def _description(path: Path, stem: str, label: str) -> dict[str, Any]:
 
 def _from_templateflow(name: str, details: list[str]) -> Path:
     """Return the file of TemplateFlow's atlas `name`; `details` are its template and further entities."""
-    try:
-        from templateflow import api
-    except ImportError as error:
-        remedy = "Give DK or a NIfTI file; TemplateFlow's atlases need `pip install templateflow`."
-        raise ResourceError(f"There is no atlas {name}.", remedy) from error
     if not details:
         remedy = f"Give DK, a NIfTI file, or TemplateFlow's name with a template ({name}:MNI152NLin6Asym)."
         raise ResourceError(f"There is no atlas {name}.", remedy)
     entities = dict(part.split("-", 1) for part in details[1:] if "-" in part)
-    query = {"atlas": name, "suffix": "dseg", "resolution": 1, "extension": ".nii.gz", **entities}
-    try:
-        found = api.get(details[0], **query, raise_empty=True)
-    except Exception as error:  # offline, unknown template or atlas: TemplateFlow has no common error for them
-        remedy = "Check the names and the network, or give a NIfTI file."
-        raise ResourceError(f"{name}: TemplateFlow has no single file for {query} ({error}).", remedy) from error
-    if isinstance(found, list):
-        names = ", ".join(path.name for path in found)
-        raise ResourceError(f"{name}: TemplateFlow has several: {names}.", "Choose one by further entities (desc-...).")
-    return Path(found)
+    return find_in_templateflow(details[0], "dseg", **{"atlas": name, "res": "1", **entities})

@@ -43,7 +43,7 @@ _DK = (
 def methods_text(
     *,
     tasks: Sequence[str],
-    template: str | None,
+    templates: Sequence[str],
     atlases: Sequence[str],
     smoothness: float,
     weights: str,
@@ -53,7 +53,7 @@ def methods_text(
 
     Parameters
     ----------
-    tasks, template, atlases, smoothness
+    tasks, templates, atlases, smoothness
         What was done (`workflows.processing.Processing`).
     weights
         SHA-256 of the model's weights.
@@ -80,10 +80,11 @@ def methods_text(
         )
     if "mask" in tasks:
         said.append("The brain was extracted by the model; the mask includes ventricles and closed sulci.")
-    if "register" in tasks and template:
+    if "register" in tasks and templates:
+        goals = [f"{name} {cite(_MNI)}" if name.startswith("MNI152") else name for name in templates]
         said.append(
-            f"An affine transform to {template} {cite(_MNI) if template.startswith('MNI152') else ''} was found by "
-            "registering the image and the template to the frame of the model, and images were resampled once."
+            f"An affine transform to {' and one to '.join(goals)} was found by registering the image and the template "
+            "to the frame of the model, and images were resampled once."
         )
     if "segment" in tasks:
         said.append(

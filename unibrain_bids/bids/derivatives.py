@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 
 from unibrain_bids.bids.inputs import ScanRecord
+from unibrain_bids.bids.templates import Space
 from unibrain_bids.bids.texts import texts
 from unibrain_bids.errors import UsageError
 
@@ -40,6 +41,8 @@ class DerivativePath:
         Such as "mask" and ".nii.gz".
     entities
         (key, value) pairs that are added to those of the scan, in any order.
+    space
+        The template whose grid it lies on, or to or from which it leads; None for neither.
 
     Raises
     ------
@@ -54,6 +57,7 @@ class DerivativePath:
     suffix: str
     extension: str = ".nii.gz"
     entities: tuple[tuple[str, str], ...] = ()
+    space: Space | None = None
 
     def __post_init__(self) -> None:
         if unknown := {key for key, _ in self.entities} - _OWN_ENTITIES:
@@ -64,12 +68,17 @@ class DerivativePath:
 
     @property
     def role(self) -> str:
-        """Key in the catalogue: the kind and what tells it from others of its kind, such as `template_parcels_DK`."""
+        """Key in the catalogue: the native role, with the template before it where there is one."""
+        return self.space.role(self.native_role) if self.space else self.native_role
+
+    @property
+    def native_role(self) -> str:
+        """The kind and what tells it from others of its kind, such as `parcels_DK`, whatever the template."""
         own = dict(self.entities)
         varying = [own[key] for key in ("atlas", "label", "meas") if key in own]
         if self.kind == "prediction":
             varying.append(own["desc"])
-        return "_".join([*(["template"] if self.in_template else []), self.kind, *varying])
+        return "_".join([self.kind, *varying])
 
     @property
     def in_template(self) -> bool:
@@ -104,23 +113,19 @@ class DerivativePath:
 def catalogue(
     record: ScanRecord,
     *,
-    template: str | None,
-    resolution: str = "1",
+    spaces: Sequence[Space] = (),
     atlases: Sequence[str] = (DEFAULT_ATLAS,),
     tasks: Sequence[str] = TASKS,
     heads: Sequence[str] = (),
 ) -> dict[str, DerivativePath]:
-    """Return every derivative of a scan by its role, such as "mask", "template_brain" or "network_DK_kls".
+    """Return every derivative of a scan by its role, such as "mask", "network_DK_kls" or "MNI152NLin2009aSym_mask".
 
     Parameters
     ----------
     record
         The scan.
-    template
-        Label of the template, such as "MNI152NLin2009aSym" (cohorts as in "MNIInfant+2"); None for the scan's own grid
-        alone. For several templates, join several catalogues' values.
-    resolution
-        `res-` label of the template's grid.
+    spaces
+        Templates, in addition to the scan's own grid.
     atlases
         Atlas labels. The learned network exists for the default atlas only, the classical ones for all.
     tasks
@@ -136,32 +141,29 @@ def catalogue(
     if unknown := sorted(set(tasks) - set(TASKS)):
         raise UsageError(f"Unknown task(s): {', '.join(unknown)}.", f"Choose from: {', '.join(TASKS)}.")
     chosen = [kind for kind, entry in texts("derivatives").items() if entry["task"] in (None, *tasks)]
-    registered = template is not None and "register" in tasks
+    registered = spaces if "register" in tasks else ()
     found: list[DerivativePath] = []
     for kind in chosen:
-        if texts("derivatives")[kind]["task"] == "register" and not registered:
+        if texts("derivatives")[kind]["task"] == "register":
+            found += [path for space in registered for path in _of_kind(record, kind, space=space)]
             continue
-        native = list(_of_kind(record, kind, template=template, atlases=atlases, heads=heads))
+        native = list(_of_kind(record, kind, atlases=atlases, heads=heads))
         found += native
-        if registered and texts("derivatives")[kind]["in_template"]:
-            grid = (("space", str(template)), ("res", resolution))
-            found += [replace(path, entities=(*grid, *path.entities)) for path in native]
+        if texts("derivatives")[kind]["in_template"]:
+            found += [_on_grid(path, space) for space in registered for path in native]
     return {path.role: path for path in found}
 
 
 def expected_outputs(
     record: ScanRecord,
     *,
-    template: str | None,
-    resolution: str = "1",
+    spaces: Sequence[Space] = (),
     atlases: Sequence[str] = (DEFAULT_ATLAS,),
     tasks: Sequence[str] = TASKS,
     heads: Sequence[str] = (),
 ) -> list[Path]:
     """Return the sorted paths, within the output folder, of all derivatives and sidecars (see `catalogue`)."""
-    outputs = catalogue(
-        record, template=template, resolution=resolution, atlases=atlases, tasks=tasks, heads=heads
-    ).values()
+    outputs = catalogue(record, spaces=spaces, atlases=atlases, tasks=tasks, heads=heads).values()
     return sorted({path for output in outputs for path in (output.relative, output.sidecar) if path is not None})
 
 
@@ -175,14 +177,24 @@ def report_path(subject: str) -> Path:
     return Path(f"sub-{subject}.html")
 
 
+def _on_grid(path: DerivativePath, space: Space) -> DerivativePath:
+    resolution = (("res", space.resolution),) if space.resolution else ()
+    return replace(path, entities=(("space", space.label), *resolution, *path.entities), space=space)
+
+
 def _of_kind(
-    record: ScanRecord, kind: str, *, template: str | None, atlases: Sequence[str], heads: Sequence[str]
+    record: ScanRecord,
+    kind: str,
+    *,
+    space: Space | None = None,
+    atlases: Sequence[str] = (),
+    heads: Sequence[str] = (),
 ) -> Iterator[DerivativePath]:
     """Yield the derivatives of one kind on the scan's grid: one for each combination of its placeholders."""
     entry = texts("derivatives")[kind]
     values: dict[str, Sequence[str | None]] = {
         "image": [record.suffix],
-        "template": [template],
+        "template": [space.label if space else None],
         "tissue": _TISSUES,
         "atlas": atlases,
         "measure": (_LEARNED, *_CLASSICAL),
@@ -194,7 +206,7 @@ def _of_kind(
         if filled.get("measure") == _LEARNED and filled["atlas"] != DEFAULT_ATLAS:
             continue
         entities = tuple((key, value.format(**filled)) for key, value in entry["entities"].items())
-        yield DerivativePath(record, kind, entry["suffix"] or record.suffix, entry["extension"], entities)
+        yield DerivativePath(record, kind, entry["suffix"] or record.suffix, entry["extension"], entities, space)
 
 
 def _folder(record: ScanRecord) -> Path:

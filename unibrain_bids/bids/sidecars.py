@@ -7,6 +7,7 @@ from typing import Any
 
 from unibrain_bids import __version__
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS, DerivativePath
+from unibrain_bids.bids.templates import Space
 from unibrain_bids.bids.texts import texts
 from unibrain_bids.errors import UsageError
 from unibrain_bids.labels import LabelTable
@@ -14,32 +15,12 @@ from unibrain_bids.labels import LabelTable
 __all__ = ["label_rows", "make_sidecar", "make_sidecars"]
 
 
-def make_sidecars(
-    outputs: Mapping[str, DerivativePath],
-    *,
-    resolution_text: str = "1 mm isotropic, the grid of the template",
-    spatial_reference: str | None = None,
-) -> dict[str, dict[str, Any]]:
+def make_sidecars(outputs: Mapping[str, DerivativePath]) -> dict[str, dict[str, Any]]:
     """Return the content of the sidecars of a scan's catalogue, by role (see `make_sidecar`)."""
-    return {
-        role: make_sidecar(
-            output,
-            outputs,
-            resolution_text=resolution_text,
-            spatial_reference=spatial_reference,
-        )
-        for role, output in outputs.items()
-        if output.sidecar is not None
-    }
+    return {role: make_sidecar(output, outputs) for role, output in outputs.items() if output.sidecar is not None}
 
 
-def make_sidecar(
-    output: DerivativePath,
-    outputs: Mapping[str, DerivativePath],
-    *,
-    resolution_text: str = "1 mm isotropic, the grid of the template",
-    spatial_reference: str | None = None,
-) -> dict[str, Any]:
+def make_sidecar(output: DerivativePath, outputs: Mapping[str, DerivativePath]) -> dict[str, Any]:
     """Return the content of the JSON file beside `output`.
 
     Parameters
@@ -48,15 +29,11 @@ def make_sidecar(
         The derivative.
     outputs
         The scan's catalogue. Sources that are not in it (since their task was not asked for) are left out.
-    resolution_text
-        `Resolution` of derivatives on the template's grid.
-    spatial_reference
-        URI of the template; needed where the template is none that BIDS names.
 
     Raises
     ------
     UsageError
-        The template is none that BIDS names, and there is no `spatial_reference`.
+        The template is none that BIDS names, and its space has no `reference`.
     """
     own = dict(output.entities)
     placeholders = _placeholders(output)
@@ -66,7 +43,7 @@ def make_sidecar(
     }
     content["Sources"] = list(_sources(output, outputs))
     if output.extension == ".nii.gz":
-        content |= _grid(own.get("space"), resolution_text, spatial_reference)
+        content |= _grid(output.space)
     if output.kind == "network":
         content |= _network(own["atlas"], own["meas"])
     return content | _columns(output.kind)
@@ -110,9 +87,9 @@ def _placeholders(output: DerivativePath) -> dict[str, str]:
 
 def _sources(output: DerivativePath, outputs: Mapping[str, DerivativePath]) -> Iterator[str]:
     """Yield the BIDS URIs of the direct inputs; the raw scan where none of the others was written."""
-    if output.in_template:
-        native = outputs.get(output.role.removeprefix("template_"))
-        direct = [path for path in (native, outputs.get("scan_to_template")) if path is not None]
+    if output.space and output.in_template:
+        roles = (output.native_role, output.space.role("scan_to_template"))
+        direct = [outputs[role] for role in roles if role in outputs]
     else:
         own = dict(output.entities)
         shared = {"atlas": own.get("atlas", DEFAULT_ATLAS), "meas": own.get("meas")}
@@ -121,7 +98,7 @@ def _sources(output: DerivativePath, outputs: Mapping[str, DerivativePath]) -> I
             path
             for path in outputs.values()
             if path.kind in wanted
-            and not path.in_template
+            and path.space == output.space
             and all(dict(path.entities).get(key, value) == value for key, value in shared.items() if value)
         ]
     yield from (path.uri for path in direct)
@@ -129,14 +106,14 @@ def _sources(output: DerivativePath, outputs: Mapping[str, DerivativePath]) -> I
         yield f"bids:raw:{output.source.relative_path}"
 
 
-def _grid(space: str | None, resolution_text: str, spatial_reference: str | None) -> dict[str, str]:
-    """Return the fields on the grid of an image: the scan's own, or that of the template `space`."""
+def _grid(space: Space | None) -> dict[str, str]:
+    """Return the fields on the grid of an image: the scan's own, or that of a template."""
     if space is None:
         return {"SpatialReference": "orig"}
-    if spatial_reference is None and space not in texts("terms")["standard_spaces"]:
-        raise UsageError(f"Template {space}: BIDS does not name it.", "Give the URI of its image (SpatialReference).")
-    reference = {"SpatialReference": spatial_reference} if spatial_reference else {}
-    return {"Resolution": resolution_text, **reference}
+    if space.reference is None and space.label not in texts("terms")["standard_spaces"]:
+        raise UsageError(f"Template {space.label}: BIDS does not name it.", "Give the URI of its image.")
+    reference = {"SpatialReference": space.reference} if space.reference else {}
+    return {"Resolution": space.grid, **reference}
 
 
 def _network(atlas: str, measure: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class ScanTables:
 
     @cached_property
     def _outputs(self) -> dict[str, DerivativePath]:
-        return catalogue(self.record, template=None)
+        return catalogue(self.record)
 
     @property
     def participant(self) -> str:

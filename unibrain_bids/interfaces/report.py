@@ -7,10 +7,10 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
+from unibrain_bids.bids.templates import image_of
 from unibrain_bids.errors import ResourceError
 from unibrain_bids.interfaces.template import template_path
-from unibrain_bids.reports.figures import spaces_of
-from unibrain_bids.reports.files import find_scans
+from unibrain_bids.reports.files import find_scans, read_json
 from unibrain_bids.reports.participant import write_report
 
 
@@ -41,10 +41,19 @@ class ParticipantReport(SimpleInterface):
 
 def known_templates(output_dir: Path, participant: str) -> dict[str, Path]:
     """Return the images of those templates, among the ones a participant was brought to, that are on this machine."""
-    found = {}
-    for space in {space for files in find_scans(output_dir, participant) for space in spaces_of(files)}:
-        try:
-            found[space] = template_path(space)
-        except ResourceError:
-            continue
-    return found
+    described = [
+        (files.own(sidecar).get("space"), read_json(sidecar.path).get("SpatialReference"))
+        for files in find_scans(output_dir, participant)
+        for sidecar in files.every(files.suffix, ".json")
+    ]
+    found = {space: _image(space, reference) for space, reference in described if space}
+    return {space: path for space, path in found.items() if path is not None}
+
+
+def _image(space: str, reference: str | None) -> Path | None:
+    if reference:
+        return image_of(reference)
+    try:
+        return template_path(space)
+    except ResourceError:
+        return None

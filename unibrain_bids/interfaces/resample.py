@@ -1,4 +1,4 @@
-"""From the scan's grid to the template's, as a Nipype interface."""
+"""From the scan's grid to those of templates, as Nipype interfaces."""
 
 from __future__ import annotations
 
@@ -9,45 +9,99 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from nibabel.nifti1 import Nifti1Image
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
 from unibrain_bids.bids.atomic import write_json
+from unibrain_bids.bids.templates import Space
 from unibrain_bids.imaging.images import MNI_CODE, save_image
 from unibrain_bids.imaging.itk import write_itk_affine
 from unibrain_bids.imaging.quality import quality_flags
 from unibrain_bids.imaging.resample import resample
-from unibrain_bids.interfaces.template import Template, load_template, register_to
+from unibrain_bids.inference import load_model
+from unibrain_bids.interfaces.template import (
+    Template,
+    load_template,
+    read_template,
+    register_template,
+    register_to,
+    save_template,
+)
 from unibrain_bids.model.refine import Refinement
 
 _INTENSITIES = ("preproc", "brain")
+
+
+class _RegisterInput(BaseInterfaceInputSpec):
+    spaces = traits.List(traits.Instance(Space), mandatory=True, desc="templates that come as files")
+    device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="tells MultiProc to reserve the GPU")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="CPU threads")
+
+
+class _RegisterOutput(TraitedSpec):
+    files = traits.Dict(traits.Str, traits.Str, desc="label -> file that `template.read_template` reads")
+
+
+class RegisterTemplates(SimpleInterface):
+    """Run the model on templates that do not come with the package."""
+
+    input_spec = _RegisterInput
+    output_spec = _RegisterOutput
+
+    def _run_interface(self, runtime: Any) -> Any:
+        torch.set_num_threads(self.inputs.num_threads)
+        model = load_model(self.inputs.device)
+        files = {space.label: Path(runtime.cwd) / f"{space.label}.npz" for space in self.inputs.spaces}
+        for space in self.inputs.spaces:
+            save_template(register_template(space.label, space.image, model), files[space.label])
+        self._results["files"] = {label: str(path) for label, path in files.items()}
+        return runtime
 
 
 class _ResampleInput(BaseInterfaceInputSpec):
     files = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="images on the scan's grid, by role")
     roles = traits.List(traits.Str, mandatory=True, desc="those to resample")
     frame_from_scan = traits.List(traits.List(traits.Float), mandatory=True, desc="4x4, RAS mm")
-    template = traits.Str(mandatory=True, desc="name of the template")
-    device = traits.Str("auto", usedefault=True, desc="where the template is registered, if it has to be")
+    spaces = traits.List(traits.Instance(Space), mandatory=True, desc="the templates")
+    registered = traits.Dict(traits.Str, traits.Str, usedefault=True, desc="label -> result of `RegisterTemplates`")
+    device = traits.Str("auto", usedefault=True, desc="where the package's template is registered, if it has to be")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="images resampled at the same time")
 
 
 class _ResampleOutput(TraitedSpec):
-    files = traits.Dict(traits.Str, traits.Str, desc="images on the template's grid and ITK affines, by role")
+    files = traits.Dict(traits.Str, traits.Str, desc="images on the templates' grids and ITK affines, by role")
 
 
-class ResampleToTemplate(SimpleInterface):
-    """Write both directions of the affine, and images on the template's grid: each is sampled once."""
+class ResampleToTemplates(SimpleInterface):
+    """Write both directions of the affine to each template, and images on its grid: each is sampled once."""
 
     input_spec = _ResampleInput
     output_spec = _ResampleOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        folder = Path(runtime.cwd)
-        template = load_template(self.inputs.template, self.inputs.device)
-        template_from_scan, agreement = register_files(
-            self.inputs.files["brain"], self.inputs.files["structures"], template, np.array(self.inputs.frame_from_scan)
-        )
+        given = self.inputs
+        written: dict[str, Path] = {}
+        frame_from_scan = np.array(given.frame_from_scan)
+        for number, space in enumerate(given.spaces):
+            path = given.registered.get(space.label)
+            template = read_template(Path(path)) if path else load_template(space.label, given.device)
+            template_from_scan, agreement = register_files(
+                given.files["brain"], given.files["structures"], template, frame_from_scan
+            )
+            found = self._write(Path(runtime.cwd) / space.label, template, template_from_scan)
+            written |= {space.role(role): path for role, path in found.items()}
+            if number == 0 and "quality" in given.files:
+                written["quality"] = Path(runtime.cwd) / "quality.json"
+                quality = json.loads(Path(given.files["quality"]).read_text(encoding="utf-8"))
+                write_json(written["quality"], with_agreement(quality, agreement))
+        self._results["files"] = {role: str(path) for role, path in written.items()}
+        return runtime
+
+    def _write(self, folder: Path, template: Template, template_from_scan: np.ndarray) -> dict[str, Path]:
+        """Write what there is for one template; returns the files by native role."""
+        folder.mkdir(exist_ok=True)
         # A file named from-A_to-B resamples images of A onto B's grid: it maps points of B to A.
         transforms = {
             "scan_to_template": np.linalg.inv(template_from_scan),
@@ -55,20 +109,14 @@ class ResampleToTemplate(SimpleInterface):
         }
         for role, matrix in transforms.items():
             write_itk_affine(folder / f"{role}.txt", matrix)
-        targets = {f"template_{role}": folder / f"template_{role}.nii" for role in self.inputs.roles}
+        targets = {role: folder / f"{role}.nii" for role in self.inputs.roles}
 
         def sample(role: str) -> None:
-            resample_file(role, self.inputs.files[role], targets[f"template_{role}"], template, template_from_scan)
+            resample_file(role, self.inputs.files[role], targets[role], template, template_from_scan)
 
         with ThreadPoolExecutor(self.inputs.num_threads) as pool:
             list(pool.map(sample, self.inputs.roles))
-        written = {role: folder / f"{role}.txt" for role in transforms} | targets
-        if "quality" in self.inputs.files:
-            written["quality"] = folder / "quality.json"
-            quality = json.loads(Path(self.inputs.files["quality"]).read_text(encoding="utf-8"))
-            write_json(written["quality"], with_agreement(quality, agreement))
-        self._results["files"] = {role: str(path) for role, path in written.items()}
-        return runtime
+        return {role: folder / f"{role}.txt" for role in transforms} | targets
 
 
 def register_files(

@@ -15,11 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from unibrain_bids.bids.atomic import write_json
-from unibrain_bids.errors import ResourceError
+from unibrain_bids.errors import ResourceError, ScanError
 from unibrain_bids.imaging.images import MNI_CODE, save_image
 from unibrain_bids.inference import Model, load_model, predict, resource
 from unibrain_bids.model.refine import AlignedBrain, Refinement, align_brain, refine
@@ -39,7 +40,7 @@ class Template:
     name
         Its BIDS label.
     shape, affine
-        Its 1 mm grid: (X, Y, Z), and voxel to RAS mm (4, 4).
+        Its grid: (X, Y, Z), and voxel to RAS mm (4, 4).
     frame_from_template
         (4, 4) template world to population frame, RAS mm.
     brain
@@ -69,17 +70,26 @@ def load_template(name: str, device: str = "auto") -> Template:
     path = _stored(name)
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if stored.get("weights_sha256") != model.sha256:
-        return register_template(name, model)
+        return register_template(name, template_path(name), model)
     image = Nifti1Image.from_filename(template_path(name))
     structures = Nifti1Image.from_filename(_stored_labels(name, "seg-aseg"))
     matrix = np.array(stored["frame_from_template"])
     return _template(name, image.get_fdata(dtype=np.float32), np.asarray(structures.dataobj), image.affine, matrix)
 
 
-def register_template(name: str, model: Model) -> Template:
-    """Return a template as the model finds it."""
+def register_template(name: str, path: Path, model: Model) -> Template:
+    """Return a template, a T1-weighted head or brain, as the model finds it.
+
+    Raises
+    ------
+    ResourceError
+        The image cannot be read, or no brain is found in it.
+    """
     logger.info("%s is registered with these weights for the first time", name)
-    found = predict(template_path(name), model=model)
+    try:
+        found = predict(path, model=model)
+    except ScanError as error:
+        raise ResourceError(f"Template {name}: {error.message}", error.remedy) from error
     return _template(name, found.brain, found.structures, found.scan.affine, found.frame_from_scan)
 
 
@@ -106,6 +116,28 @@ def register_to(
     found = refine(template.brain, align_brain(brain, structures, affine, frame_from_scan))
     frame_from_template = found.moving_from_fixed @ template.frame_from_template
     return np.linalg.inv(frame_from_template) @ frame_from_scan, found
+
+
+def save_template(template: Template, path: Path) -> None:
+    """Write a registered template to a file (.npz) that `read_template` reads."""
+    np.savez_compressed(
+        path,
+        name=template.name,
+        shape=template.shape,
+        affine=template.affine,
+        frame_from_template=template.frame_from_template,
+        channels=template.brain.channels.numpy().astype(np.uint8),
+        image=template.brain.image.numpy(),
+    )
+
+
+def read_template(path: Path) -> Template:
+    """Read what `save_template` has written."""
+    with np.load(path) as stored:
+        x, y, z = stored["shape"].tolist()
+        channels = torch.from_numpy(stored["channels"].astype(np.int64))
+        brain = AlignedBrain(channels, torch.from_numpy(stored["image"]))
+        return Template(str(stored["name"]), (x, y, z), stored["affine"], stored["frame_from_template"], brain)
 
 
 def _template(

@@ -28,7 +28,7 @@ class _WriteInput(BaseInterfaceInputSpec):
     output_dir = traits.Directory(mandatory=True, desc="root of the derivative dataset")
     selection = traits.Dict(mandatory=True, desc="options of `bids.derivatives.catalogue`")
     native = _Files(desc="files on the scan's grid, by role")
-    template = _Files(desc="files on the template's grid and transforms, by role")
+    templates = _Files(desc="files on the templates' grids and transforms, by role")
     regions = _Files(desc="tables of regions, by role")
     networks = _Files(desc="classical networks, by role")
     predictions = _Files(desc="predictions of heads, by role")
@@ -49,7 +49,7 @@ class WriteDerivatives(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         given = self.inputs
-        files = {**given.native, **given.template, **given.regions, **given.networks, **given.predictions}
+        files = {**given.native, **given.templates, **given.regions, **given.networks, **given.predictions}
         outputs = catalogue(self.inputs.record, **self.inputs.selection)
         output_dir = Path(self.inputs.output_dir)
         with staging(output_dir, self.inputs.record.key) as folder:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from unibrain_bids.bids.inputs import ScanRecord
 
 ROOT = "unibrain_wf"
+SHARED = "shared"  # what is computed once for all scans
+REGISTER_NODE = "register_templates"
+RESAMPLE_NODE = "resample"
 LAST_NODE = "write_derivatives"
 _SUFFIX = "_wf"
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from unibrain_bids.bids.atlases import AtlasSource
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS, TASKS
+from unibrain_bids.bids.templates import Space
 from unibrain_bids.classification.card import HeadFile
 from unibrain_bids.labels import LabelTable
-
-DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Processing:
         Root folders of the raw and of the derived dataset, absolute.
     tasks
         Which derivatives are written, some of `TASKS`.
-    template
-        Template to whose grid results are resampled too, or None.
+    spaces
+        Templates to whose grids results are resampled too; the quality measures tell of the first.
     atlases
         Names of the parcellations: the package's own, and those of `atlas_sources`.
     atlas_sources
@@ -45,7 +44,7 @@ class Processing:
     bids_dir: Path
     output_dir: Path
     tasks: tuple[str, ...] = TASKS
-    template: str | None = DEFAULT_TEMPLATE
+    spaces: tuple[Space, ...] = (Space(),)
     atlases: tuple[str, ...] = (DEFAULT_ATLAS,)
     atlas_sources: tuple[AtlasSource, ...] = ()
     smoothness: float = 0.1
@@ -58,7 +57,7 @@ class Processing:
     def selection(self) -> dict[str, Any]:
         """Which derivatives there will be: the options of `bids.derivatives.catalogue`."""
         labels = tuple(head.label for head in self.heads)
-        return {"template": self.template, "atlases": self.atlases, "tasks": self.tasks, "heads": labels}
+        return {"spaces": self.spaces, "atlases": self.atlases, "tasks": self.tasks, "heads": labels}
 
     @property
     def tables(self) -> tuple[LabelTable, ...]:
@@ -71,6 +70,7 @@ class Processing:
         """What has an effect on the results, in JSON types."""
         return {
             **{key: list(value) if isinstance(value, tuple) else value for key, value in self.selection.items()},
+            "spaces": [space.effective for space in self.spaces],
             "atlas_sources": [source.effective for source in self.atlas_sources],
             "smoothness": self.smoothness,
             "random_seed": self.random_seed,

@@ -11,10 +11,10 @@ from unibrain_bids.bids.inputs import ScanRecord
 from unibrain_bids.bids.publish import Fingerprint
 from unibrain_bids.interfaces.classify import ClassifyScan
 from unibrain_bids.interfaces.predict import UniBrainPredict
-from unibrain_bids.interfaces.resample import ResampleToTemplate
+from unibrain_bids.interfaces.resample import ResampleToTemplates
 from unibrain_bids.interfaces.tables import RegionTables, SimilarityNetwork
 from unibrain_bids.interfaces.write import WriteDerivatives
-from unibrain_bids.workflows.names import LAST_NODE, workflow_name
+from unibrain_bids.workflows.names import LAST_NODE, RESAMPLE_NODE, workflow_name
 from unibrain_bids.workflows.processing import Processing
 
 # What MultiProc reserves in memory: bounds for a head of 256^3 voxels.
@@ -74,19 +74,20 @@ def init_scan_wf(processing: Processing, record: ScanRecord, *, fingerprint: Fin
     )
     workflow.connect(predict, "files", write_derivatives, "native")
     if "scan_to_template" in kinds:
+        roles = dict.fromkeys(output.native_role for output in wanted.values() if output.in_template)
         resample = Node(
-            ResampleToTemplate(
-                template=processing.template,
+            ResampleToTemplates(
+                spaces=list(processing.spaces),
                 device=processing.device,
-                roles=[role.removeprefix("template_") for role, output in wanted.items() if output.in_template],
+                roles=list(roles),
                 num_threads=threads,
             ),
-            name="resample",
+            name=RESAMPLE_NODE,
             n_procs=threads,
             mem_gb=OTHER_GB,
         )
         workflow.connect([(predict, resample, [("files", "files"), ("frame_from_scan", "frame_from_scan")])])
-        workflow.connect(resample, "files", write_derivatives, "template")
+        workflow.connect(resample, "files", write_derivatives, "templates")
     if "regions" in kinds:
         regions = _table_node(RegionTables(), "regions", processing)
         workflow.connect([(predict, regions, [("files", "files"), ("mni_from_scan", "mni_from_scan")])])
