@@ -20,7 +20,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "Units": "1",
     },
     "eigenvector_centrality": {
-        "Description": "Entry of the leading eigenvector of the weights (networkx.eigenvector_centrality_numpy).",
+        "Description": "Entry of the leading eigenvector of the weights (networkx.eigenvector_centrality).",
         "Units": "1",
     },
     "closeness": {
@@ -57,9 +57,12 @@ def node_measures(
     if graph.number_of_edges():
         found["clustering"] = networkx.clustering(graph, weight="weight")
         found["closeness"] = networkx.closeness_centrality(graph, distance="length")
-        # Of a graph in several parts the leading eigenvector is not unique.
+        # Of a graph in several parts the leading eigenvector is not unique. Power iteration starts alike every time;
+        # ARPACK, behind `eigenvector_centrality_numpy`, starts at random.
         if networkx.is_connected(graph) and len(graph) > 2:
-            found["eigenvector_centrality"] = networkx.eigenvector_centrality_numpy(graph, weight="weight")
+            found["eigenvector_centrality"] = networkx.eigenvector_centrality(
+                graph, weight="weight", tol=1e-10, max_iter=10_000
+            )
     found = {"strength": dict(graph.degree(weight="weight")), **found}
     node = {region: i for i, region in enumerate(known.tolist())}
     return [
