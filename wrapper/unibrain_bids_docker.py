@@ -105,8 +105,9 @@ def find_mounts(words: Sequence[str]) -> list[Mount]:
             if not path.is_dir():
                 raise WrapperError(f"{words[index]}: there is no such folder.")
             mounts.append(Mount(path))
-        elif path.exists() and not words[index].startswith("-") and index != level:
-            mounts.append(Mount(path))
+        elif not words[index].startswith("-") and index != level:
+            named = Path(os.path.abspath(words[index].partition("=")[2] or path))  # NAME=FILE of --output-spaces
+            mounts += [Mount(place) for place in dict.fromkeys((path, named)) if place.exists()]
     if "TEMPLATEFLOW_HOME" in os.environ:
         mounts.append(Mount(Path(os.environ["TEMPLATEFLOW_HOME"]).resolve()))
     for mount in mounts:

@@ -73,6 +73,12 @@ def test_paths_are_mounted_under_their_own_names(command, raw, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_template_with_a_name_is_mounted(command, raw, tmp_path):
+    (tmp_path / "head.nii.gz").touch()
+    words = command("raw data", "out", "participant", "--output-spaces", "mine=head.nii.gz")
+    assert same(tmp_path / "head.nii.gz", "ro") in after(words, "--volume")
+
+
 def test_derivatives_inside_the_raw_dataset(command, raw):
     out = raw / "derivatives" / "unibrain-bids"
     words = command(raw, out, "group")
