@@ -39,7 +39,7 @@ TEMPLATE_IMAGES = (
 DATASET_FILES = {
     ".bidsignore", "README.md", "dataset_description.json", "descriptions.tsv", "seg-aseg_dseg.tsv",
     "seg-tissue_dseg.tsv", "atlas-DK_dseg.tsv", "atlas-DK_description.json", "logs/CITATION.md",
-    "logs/complete/.lock", "logs/complete/sub-01_ses-1.json", "logs/complete/sub-01_ses-2.json",
+    "logs/complete/.lock", "logs/complete/sub-01_ses-1.json", "logs/complete/sub-01_ses-2.json", "sub-01.html",
 }  # fmt: skip
 VOXEL = 8.0  # mm3
 
@@ -259,7 +259,7 @@ def test_second_run_leaves_everything_alone(copied, capsys):
 
 
 def test_damaged_scans_fail_alone(copied, validator_errors):
-    """Two workers, a truncated and a constant scan: both are named, nothing of theirs appears, the others stay."""
+    """Two workers, a truncated and a constant scan: both are named, only reports of theirs appear, the others stay."""
     image = Nifti1Image.from_filename(copied.scans[0].path)
     content = gzip.compress(image.to_bytes(), compresslevel=1)
     constant = Nifti1Image(np.full(image.shape, 7, np.int16), image.affine, image.header)
@@ -279,7 +279,10 @@ def test_damaged_scans_fail_alone(copied, validator_errors):
     (empty,) = (line for line in said.splitlines() if "FAILED sub-03" in line)
     assert "truncated" in truncated and "all voxels have the value 7" in empty
     assert "Traceback" not in said
-    assert times(copied.out) == before
+    after = times(copied.out)
+    pages = {Path(f"sub-{subject}.html") for subject in damaged}
+    assert after.keys() - before.keys() == pages and {path: after[path] for path in before} == before
+    assert "truncated" in (copied.out / "sub-02.html").read_text()
     assert not list((copied.out / "logs" / "complete").glob("sub-0[23]*"))
     assert validator_errors(copied.out) == []
 
