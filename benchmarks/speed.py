@@ -107,7 +107,8 @@ def measure_app(dataset: Path, folder: Path, repeats: int, environment: dict[str
     costs = []
     for repeat in range(repeats):
         out = folder / f"out-{repeat}"
-        costs.append(run([*APP, str(dataset), str(out), "participant", "--skip-bids-validation"], environment))
+        words = [*APP, str(dataset), str(out), "participant", "--skip-bids-validation", "--no-report"]
+        costs.append(run(words, environment))
         print(f"run {repeat + 1}: {costs[-1].seconds:.1f} s, {costs[-1].peak_bytes / 2**30:.2f} GB", flush=True)
     return costs
 
@@ -121,7 +122,9 @@ def measure_peer(scan: Path, mask: Path, data: Path, folder: Path, environment: 
     return f"{peer['name']} {peer['version']}", float(peer["heads"][scan.name]["seconds"])
 
 
-def document(facts: dict[str, str], costs: list[Cost], help_seconds: float, peer: tuple[str, float] | None) -> str:
+def document(
+    facts: dict[str, str], costs: list[Cost], report: Cost, help_seconds: float, peer: tuple[str, float] | None
+) -> str:
     """Return the markdown of the facts of the run and of the measured figures."""
     seconds = statistics.median(cost.seconds for cost in costs)
     rows = [
@@ -129,6 +132,7 @@ def document(facts: dict[str, str], costs: list[Cost], help_seconds: float, peer
         ("each run", ", ".join(f"{cost.seconds:.1f}" for cost in costs) + " s"),
         ("CPU time, median", f"{statistics.median(cost.cpu_seconds for cost in costs):.1f} s"),
         ("peak memory, all processes, largest", f"{max(cost.peak_bytes for cost in costs) / 2**30:.2f} GB"),
+        ("the participant's report apart, by `--reports-only`, cold start", f"{report.seconds:.1f} s"),
         ("`--help`, median of 5", f"{help_seconds:.2f} s"),
     ]
     if peer:
@@ -186,9 +190,11 @@ def main() -> None:
         scan = make_dataset(options.head, folder / "bids")
         help_seconds = statistics.median(run([*APP, "--help"], environment).seconds for _ in range(5))
         costs = measure_app(folder / "bids", folder, options.repeats, environment)
+        words = [*APP, str(folder / "bids"), str(folder / "out-0"), "participant", "--reports-only"]
+        report = run(words, environment)
         mask = folder / "out-0" / "sub-01" / "anat" / "sub-01_desc-brain_mask.nii.gz"
         peer = measure_peer(scan, mask, options.peer_data, folder, environment) if options.peer_data else None
-        text = document(facts, costs, help_seconds, peer)
+        text = document(facts, costs, report, help_seconds, peer)
     print(text)
     if options.markdown:
         options.markdown.write_text(text)

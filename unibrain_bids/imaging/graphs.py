@@ -16,7 +16,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "strength": {"Description": "Sum of the weights of the region's edges (networkx.Graph.degree).", "Units": "1"},
     "clustering": {
         "Description": "Geometric mean of the weights of the triangles through the region, divided by the largest "
-        "weight (networkx.clustering).",
+        "weight (as networkx.clustering has it).",
         "Units": "1",
     },
     "eigenvector_centrality": {
@@ -55,7 +55,7 @@ def node_measures(
         edge["length"] = 1 / edge["weight"]
     found: dict[str, Any] = {column: {} for column in ("clustering", "eigenvector_centrality", "closeness")}
     if graph.number_of_edges():
-        found["clustering"] = networkx.clustering(graph, weight="weight")
+        found["clustering"] = dict(enumerate(_clustering(weights).tolist()))
         found["closeness"] = networkx.closeness_centrality(graph, distance="length")
         # Of a graph in several parts the leading eigenvector is not unique. Power iteration starts alike every time;
         # ARPACK, behind `eigenvector_centrality_numpy`, starts at random.
@@ -70,3 +70,12 @@ def node_measures(
         | {column: float(values.get(node.get(row), np.nan)) for column, values in found.items()}
         for row, (index, name) in enumerate(zip(indices, names, strict=True))
     ]
+
+
+def _clustering(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Clustering (K,) as `networkx.clustering` defines it, which takes a second for three networks."""
+    root = np.cbrt(weights / weights.max())
+    neighbours = np.count_nonzero(weights, axis=1)
+    pairs = neighbours * (neighbours - 1)
+    triangles = np.einsum("ij,ji->i", root @ root, root)
+    return np.divide(triangles, pairs, out=np.zeros(len(weights)), where=pairs > 0)

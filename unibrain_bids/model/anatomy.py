@@ -48,6 +48,8 @@ def connected_winners(probability: Tensor, mask: NDArray[np.bool_]) -> NDArray[n
 
 def strays(classes: NDArray[np.integer], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Positions (n,) in `classes` (N,), the classes of a mask's voxels, of voxels apart from their structure's body."""
+    # Within the mask's box the voxels keep their order.
+    mask = mask[ndimage.find_objects(mask.astype(np.uint8))[0]] if mask.any() else mask
     volume = np.zeros(mask.shape, dtype=np.int32)
     volume[mask] = classes
     apart = np.zeros(mask.shape, dtype=bool)
