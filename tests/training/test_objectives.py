@@ -8,7 +8,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from unibrain_bids.training import objectives
-from unibrain_bids.training.recipes import dice_scores
+from unibrain_bids.training.recipes.basis import dice_scores
 
 
 @pytest.fixture(autouse=True)

@@ -20,16 +20,9 @@ from unibrain_bids.model.network import RegionNetwork
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.unibrain import UniBrain
 from unibrain_bids.training import export
-from unibrain_bids.training.embeddings import NetworkRecipe, edge_similarity, person_loss
-from unibrain_bids.training.recipes import (
-    HELD_OUT,
-    REGION_CHANNEL,
-    FirstLookRecipe,
-    Heads,
-    ParcellationRecipe,
-    UnifiedRecipe,
-    make,
-)
+from unibrain_bids.training.recipes import FirstLookRecipe, Heads, ParcellationRecipe, UnifiedRecipe, make
+from unibrain_bids.training.recipes.basis import HELD_OUT, REGION_CHANNEL
+from unibrain_bids.training.recipes.network import NetworkRecipe, edge_similarity, person_loss
 from unibrain_bids.training.simulation.material import Material
 from unibrain_bids.training.trainer import Trainer, TrainerSettings
 

@@ -123,7 +123,7 @@ def simulated_scans(
     """Yield person, condition and what predicts the scan, for persons simulated from the held-out label maps."""
     from unibrain_bids.evaluation.simulated import SPAN
     from unibrain_bids.inference import predict
-    from unibrain_bids.training.recipes import HELD_OUT
+    from unibrain_bids.training.recipes.basis import HELD_OUT
     from unibrain_bids.training.simulation.material import load_material
     from unibrain_bids.training.simulation.simulator import simulate
 

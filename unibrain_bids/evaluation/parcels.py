@@ -73,7 +73,7 @@ def evaluate(packed: Path, aparc: Path, *, count: int = 4, seed: int = 6_000_000
     from unibrain_bids.evaluation.simulated import SPAN
     from unibrain_bids.inference import predict
     from unibrain_bids.training.packing import read_canonical
-    from unibrain_bids.training.recipes import HELD_OUT
+    from unibrain_bids.training.recipes.basis import HELD_OUT
     from unibrain_bids.training.simulation.material import load_material
     from unibrain_bids.training.simulation.simulator import simulate
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from unibrain_bids.model import frame
 from unibrain_bids.model.parcellation import CORTICAL_REGIONS
 from unibrain_bids.training.packing import BRAIN_BIT, INTRACRANIAL_BIT
-from unibrain_bids.training.recipes import HELD_OUT, REGION_CHANNEL
+from unibrain_bids.training.recipes.basis import HELD_OUT, REGION_CHANNEL
 from unibrain_bids.training.simulation.appearance import gaussian_blur
 from unibrain_bids.training.simulation.geometry import Geometry, look_up
 from unibrain_bids.training.simulation.material import MIRRORED, Material, is_brain, load_material, row_of

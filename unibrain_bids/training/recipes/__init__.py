@@ -1,0 +1,63 @@
+"""Recipes: what each training command trains, on what, towards what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from unibrain_bids.errors import UsageError
+from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.weights import average_of
+from unibrain_bids.training.recipes.basis import Heads
+from unibrain_bids.training.recipes.locating import AlignerRecipe, FirstLookRecipe
+from unibrain_bids.training.recipes.network import NetworkRecipe
+from unibrain_bids.training.recipes.parcellation import ParcellationRecipe
+from unibrain_bids.training.recipes.unified import UnifiedRecipe
+from unibrain_bids.training.trainer import Recipe
+
+# Name, in the weights file, of the module that each recipe trains.
+MODULES = {
+    "first-look": "first_look", "aligner": "aligner", "unified": "unibrain",
+    "parcellation": "unibrain.parcellation", "network": "unibrain.network",
+}  # fmt: skip
+
+
+def make(
+    name: str, heads: Heads, atlas_path: Path, unified: Path | None, folder: Path, *, parcellation: Path | None = None
+) -> Recipe:
+    """The recipe of that name.
+
+    Parameters
+    ----------
+    heads
+        Label maps.
+    atlas_path
+        The population's soft atlas.
+    unified
+        Folder of a run of `unified`, on which `parcellation` and `network` build.
+    folder
+        Of the run to come.
+    parcellation
+        Folder of a run of `parcellation` that `network` shall take into the model.
+    """
+    if name == "first-look":
+        return FirstLookRecipe(heads)
+    with np.load(atlas_path) as arrays:
+        atlas = Atlas.from_arrays(arrays)
+    if name == "aligner":
+        return AlignerRecipe(heads, atlas)
+    recipe = UnifiedRecipe(heads, atlas)
+    if name == "unified":
+        return recipe
+    if unified is None:
+        raise UsageError(f"The recipe {name!r} needs a trained model.", "Give --unified FOLDER.")
+    model = recipe.model.to(heads.training.t1.device).eval().requires_grad_(False)
+    model.load_state_dict(average_of(unified / "checkpoint.pt"))
+    if name == "parcellation":
+        model.parcellation.requires_grad_(True)
+        return ParcellationRecipe(heads, model)
+    if parcellation is not None:
+        model.parcellation.load_state_dict(average_of(parcellation / "checkpoint.pt"))
+    model.network.requires_grad_(True)
+    return NetworkRecipe.build(model, heads.training, heads.held_out, folder / "descriptions.pt")
