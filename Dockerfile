@@ -11,36 +11,44 @@ ARG BASE=docker.io/library/python:3.11-slim-bookworm
 FROM ${BASE} AS requirements
 WORKDIR /src
 COPY setup.cfg ./
-RUN python3 -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); print(p['options']['install_requires'])" \
-    > requirements.txt
+RUN python3 -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); \
+    print(p['options']['install_requires'], p['options.extras_require']['templateflow'])" > requirements.txt
 
 # hadolint ignore=DL3006
-FROM ${BASE} AS build
+FROM ${BASE} AS libraries
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python3 -m venv /opt/unibrain
 COPY constraints.txt ./
-# Layers of their own: torch is most of the download, and the libraries change less often than the package.
+# torch is most of the download, and changes less often than the other libraries.
 RUN /opt/unibrain/bin/pip install --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torch
 COPY --from=requirements /src/requirements.txt ./
-RUN /opt/unibrain/bin/pip install --constraint constraints.txt --requirement requirements.txt bids-validator-deno
-COPY LICENSE README.md pyproject.toml setup.cfg ./
-COPY unibrain_bids unibrain_bids
 # Other packages' tests and torch's C++ headers are of no use at run time; neither is pip.
-RUN /opt/unibrain/bin/pip install --constraint constraints.txt . \
+RUN /opt/unibrain/bin/pip install --constraint constraints.txt --requirement requirements.txt bids-validator-deno \
  && find /opt/unibrain/lib -type d \( -name tests -o -path '*/torch/include' \) -prune -exec rm -rf {} + \
  && /opt/unibrain/bin/pip freeze > /opt/unibrain/BUILD.packages \
  && /opt/unibrain/bin/pip uninstall --yes pip setuptools
 
+# The package alone, for the environment of the libraries: who pulls a new version pulls its layer and no other.
+# hadolint ignore=DL3006
+FROM ${BASE} AS package
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+RUN python3 -m venv /opt/unibrain
+COPY LICENSE README.md pyproject.toml setup.cfg ./
+COPY unibrain_bids unibrain_bids
+RUN /opt/unibrain/bin/pip install --no-deps --prefix /opt/package .
+
 # hadolint ignore=DL3006
 FROM ${BASE}
+COPY --from=libraries /opt/unibrain /opt/unibrain
+COPY --from=package /opt/package /opt/unibrain
 ARG BASE
 ARG IMAGE=unibrain-bids
 ARG TAG=dev
 ARG REVISION=unknown
 ARG CREATED=unknown
-COPY --from=build /opt/unibrain /opt/unibrain
 # Nothing is written to the image when it runs: any user, without a home, with a read-only root file system.
 ENV PATH=/opt/unibrain/bin:$PATH \
     LANG=C.UTF-8 \
