@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from unibrain_bids.errors import DeviceError, ResourceError
-from unibrain_bids.inference import largest_component, named_network, resolve_device, resource
+from unibrain_bids.inference import named_network, resolve_device, resource
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model.confidence import mask_certainty, movement, structure_certainty, tilt
+from unibrain_bids.model.locate import largest_component
 from unibrain_bids.model.parcellation import region_numbers
 
 

@@ -1,0 +1,96 @@
+"""The shipped model on a device."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unibrain_bids.errors import DeviceError, ResourceError
+from unibrain_bids.model.aligner import Aligner
+from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.first_look import FirstLook
+from unibrain_bids.model.presets import UNIFIED
+from unibrain_bids.model.unibrain import UniBrain
+from unibrain_bids.model.weights import load_weights
+
+
+@dataclass(frozen=True)
+class Model:
+    """Networks, atlas and provenance, ready on a device.
+
+    Attributes
+    ----------
+    first_look, aligner, unibrain
+        The networks, in evaluation mode: 8 mm, 4 mm and 2 mm.
+    device
+        Where they are.
+    sha256
+        Of the weights file.
+    metadata
+        Of the weights file (training data, revision, licence).
+    """
+
+    first_look: FirstLook
+    aligner: Aligner
+    unibrain: UniBrain
+    device: torch.device
+    sha256: str
+    metadata: dict[str, str]
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The torch device of `auto`, `cpu`, `cuda` or `cuda:i`.
+
+    Raises
+    ------
+    DeviceError
+        If the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"Unknown device {name!r}.", "Use auto, cpu, cuda or cuda:<number>.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"Unsupported device {name!r}.", "Use auto, cpu, cuda or cuda:<number>.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"There is no device {name!r} on this machine.", "Use --device cpu, or start with a GPU.")
+    return device
+
+
+@lru_cache(maxsize=2)
+def load_model(device: str = "auto", weights: Path | None = None) -> Model:
+    """The shipped model (or other weights), loaded once per process and device."""
+    resolved = resolve_device(device)
+    with np.load(resource("population/atlas.npz")) as arrays:
+        atlas = Atlas.from_arrays(arrays)
+    first, second = FirstLook(UNIFIED.first_look_widths), Aligner(UNIFIED.aligner_widths, atlas)
+    unibrain = UniBrain(UNIFIED, atlas)
+    path = weights or resource("weights/unified.safetensors")
+    networks = {"first_look": first, "aligner": second, "unibrain": unibrain}
+    metadata = load_weights(path, networks)
+    for network in networks.values():
+        network.eval().requires_grad_(False).to(resolved)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Model(first, second, unibrain, resolved, digest, metadata)
+
+
+def resource(name: str) -> Path:
+    """Path of a file under `unibrain_bids/resources`.
+
+    Raises
+    ------
+    ResourceError
+        If the installation lacks it.
+    """
+    with as_file(files("unibrain_bids") / "resources" / name) as path:
+        if not path.exists():
+            raise ResourceError(f"The file {path} is missing from the installation.", "Reinstall unibrain-bids.")
+        return path

@@ -1,0 +1,106 @@
+"""The model's outputs on the scan's own grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unibrain_bids.errors import ScanError
+from unibrain_bids.imaging.scan import Scan
+from unibrain_bids.inference.found import Found
+from unibrain_bids.inference.prediction import Prediction, named_network
+from unibrain_bids.labels import LabelTable
+from unibrain_bids.model import frame
+from unibrain_bids.model.anatomy import connected_winners
+from unibrain_bids.model.evidence import weigh_by_intensity
+from unibrain_bids.model.locate import largest_component
+from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
+from unibrain_bids.model.parcellation import region_numbers
+from unibrain_bids.model.unibrain import Outputs
+
+WHITE_MATTER_INTENSITY = 110.0
+_SMALLEST_BRAIN_MM3 = 200_000
+_TISSUES = {"GM": 1, "WM": 2, "CSF": 3}
+
+
+def assemble(
+    scan: Scan,
+    outputs: Outputs,
+    found: Found,
+    log_gain_in_frame: torch.Tensor,
+    frame_from_scan: NDArray[np.float64],
+    fitted: torch.Tensor,
+    quality: dict[str, float],
+) -> Prediction:
+    """Bring the model's outputs to the scan's grid."""
+    x, y, z = scan.data.shape
+    native = NativeGrid((x, y, z), np.linalg.inv(frame.affine()) @ frame_from_scan @ scan.affine)
+    mask = largest_component(native.volume(found.brain) > 0.5)
+    if mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) < _SMALLEST_BRAIN_MM3:
+        raise no_brain(scan)
+    log_gain = extended_log_gain(log_gain_in_frame, native)
+    gain = np.exp(log_gain - log_gain[mask].mean())
+    preproc = scan.data * gain
+    structures, tissues, shares = _segment(native, found.structures, mask, preproc)
+    white = np.median(preproc[tissues == _TISSUES["WM"]])
+    brain = preproc * mask * np.float32(WHITE_MATTER_INTENSITY / max(white, 1e-6))
+    voxel = frame.SPACING**3 / abs(np.linalg.det(frame_from_scan[:3, :3]))
+    return Prediction(
+        scan=scan,
+        mask=mask.astype(np.uint8),
+        preproc=preproc.astype(np.float32),
+        brain=brain.astype(np.float32),
+        gain=gain,
+        structures=structures,
+        tissues=tissues,
+        tissue_probabilities=shares,
+        parcellations={"DK": _parcellate(native, outputs, structures)},
+        frame_from_scan=as_float64(fitted) @ frame_from_scan,
+        intracranial_volume=float((found.intracranial > 0.5).sum()) * voxel,
+        networks={"innerproduct": named_network(outputs.network[0].cpu().numpy())},
+        quality=quality,
+    )
+
+
+def _segment(
+    native: NativeGrid, probability: torch.Tensor, mask: NDArray[np.bool_], preproc: NDArray[np.float32]
+) -> tuple[NDArray[np.int16], NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+    """Structures, tissues and tissue probabilities within the mask; what is no structure there is CSF."""
+    numbers = torch.tensor([0, *frame.STRUCTURES])
+    tissue_of = {row.index: row.mapping for row in LabelTable.load("aseg").rows}
+    mapping = torch.tensor([tissue_of.get(number, _TISSUES["CSF"]) for number in numbers.tolist()])
+    intensity = torch.from_numpy(preproc[mask]).to(probability.device)
+    values = torch.cat([native.read(probability, voxels) for _, voxels in inside(mask)], dim=1)
+    values = weigh_by_intensity(values, intensity)
+    winner = torch.from_numpy(connected_winners(values, mask))
+    structures, tissues = np.zeros(mask.shape, dtype=np.int16), np.zeros(mask.shape, dtype=np.uint8)
+    structures[mask], tissues[mask] = numbers[winner].numpy(), mapping[winner].numpy()
+    shares = {name: np.zeros(mask.shape, dtype=np.float32) for name in _TISSUES}
+    for name, tissue in _TISSUES.items():
+        shares[name][mask] = values[(mapping == tissue).to(values.device)].sum(0).cpu().numpy()
+    return structures, tissues, shares
+
+
+def _parcellate(native: NativeGrid, outputs: Outputs, structures: NDArray[np.int16]) -> NDArray[np.int32]:
+    """Region of every grey matter voxel: the likeliest cortical region of its side, or the structure itself."""
+    numbers = np.array(region_numbers())
+    parcels = np.where(np.isin(structures, numbers[68:]), structures, 0).astype(np.int32)
+    for side, cortex in enumerate((3, 42)):
+        channels = slice(34 * side, 34 * (side + 1))
+        for piece, voxels in inside(structures == cortex):
+            winner = native.read(outputs.regions[:, channels], voxels).argmax(0).cpu().numpy()
+            parcels.flat[piece] = numbers[channels][winner]
+    return parcels
+
+
+def as_float64(matrix: torch.Tensor) -> NDArray[np.float64]:
+    """A matrix as a numpy array in double precision."""
+    result: NDArray[np.float64] = matrix.double().cpu().numpy()
+    return result
+
+
+def no_brain(scan: Scan) -> ScanError:
+    return ScanError(
+        f"No brain was found in {scan.path}.", "Check that it is a head, with a correct orientation in its header."
+    )
