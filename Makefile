@@ -5,6 +5,7 @@
 #   make lint   check style, types and architecture
 #   make env    only set up .venv
 #   make docs   build the site from docs/ into build/docs
+#   make browser   as root on Debian: a browser for the tests of the reports, which are skipped where there is none
 #   make descriptor   write boutiques.json anew from the options
 #   make image, make sif, make slurm   build and try the container image, its Apptainer image, a one-node Slurm: as root
 #                on Debian or Ubuntu, some minutes each (docs/containers.md)
@@ -23,7 +24,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 
-.PHONY: env demo test lint docs descriptor image sif slurm
+.PHONY: env demo test lint docs browser descriptor image sif slurm
 .DELETE_ON_ERROR:
 
 env: $(READY)
@@ -66,6 +67,9 @@ docs: $(VENV)/.ready-doc
 		$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs && \
 		echo "The site: build/docs/index.html"; \
 	else echo "The site was not built: Sphinx needs Python 3.11 or newer."; fi
+
+browser:
+	@tools/install_browser.sh
 
 descriptor: $(READY)
 	@$(BIN)/python tools/make_descriptor.py > boutiques.json.new && mv boutiques.json.new boutiques.json

@@ -25,12 +25,14 @@ _SIGNIFICANT = 0.05
 _MEASURES_PLOT = Markup(
     '<div class="plot" data-plot="measures"><form><label>Up <select></select></label>'
     "<label>Across <select></select></label>{keys}</form>"
-    '<svg viewBox="0 0 800 380" role="img" aria-label="Measures of all scans"></svg>'
-    "<output>Point at a dot to see its scan; a click opens the participant's report, if there is one.</output></div>"
+    '<svg viewBox="0 0 800 380" role="group" tabindex="0" aria-label="Measures of all scans, one dot each"></svg>'
+    "<output>Point at a dot to see its scan, or go there with the arrow keys; a click or Enter opens the participant's "
+    "report, if there is one.</output></div>"
 )
 _NETWORK_PLOT = Markup(
     '<div class="plot" data-plot="networks"><form><label>Network <select></select></label></form>'
-    '<canvas role="img" aria-label="Mean network"></canvas><output>Point at an edge to see its regions.</output></div>'
+    '<canvas tabindex="0" aria-label="Mean network, a matrix of regions"></canvas>'
+    "<output>Point at an edge to see its regions, or go there with the arrow keys.</output></div>"
 )
 
 

@@ -48,8 +48,10 @@
     fill(across, data.groups);
     fill(up, data.groups);
     const classOf = (k) => (data.member.length ? data.member[k] : 0);
+    let dots = []; // from the lowest to the highest: the order in which keys visit them
     const draw = () => {
       svg.replaceChildren();
+      dots = [];
       const ys = data.values[up.value], xs = across.value ? data.values[across.value] : null;
       const known = data.scans.map((_, k) => k)
         .filter((k) => ys[k] !== null && (xs ? xs[k] !== null : classOf(k) !== null));
@@ -71,7 +73,7 @@
         element(svg, "rect", { x: middle(group) - 60, width: 120, y: q3, height: q1 - q3, class: "box" });
         element(svg, "line", { x1: middle(group) - 60, x2: middle(group) + 60, y1: q2, y2: q2, class: "box" });
       });
-      for (const k of known) {
+      for (const k of known.sort((a, b) => ys[a] - ys[b])) {
         const spread = ((k * 0.618034) % 1 - 0.5) * Math.min(100, width * 0.6);
         const outlying = data.outlier[k].includes(up.value) || (xs && data.outlier[k].includes(across.value));
         const dot = element(svg, "circle", {
@@ -85,8 +87,17 @@
         dot.addEventListener("pointerenter", tell);
         dot.addEventListener("focus", tell);
         if (data.reports[k]) dot.addEventListener("click", () => { location.href = data.reports[k]; });
+        dots.push(dot);
       }
     };
+    svg.addEventListener("keydown", (event) => {
+      const at = dots.indexOf(document.activeElement);
+      const next = dots[at + ({ ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 })[event.key]];
+      if (event.key === "Enter" && at >= 0) dots[at].dispatchEvent(new Event("click"));
+      if (!next) return;
+      event.preventDefault();
+      next.focus();
+    });
     across.addEventListener("change", draw);
     up.addEventListener("change", draw);
     draw();
@@ -102,6 +113,7 @@
       const [a, b] = i < j ? [i, j] : [j, i];
       return data.edges[select.value][a * n - a * (a + 1) / 2 + b - a - 1];
     };
+    let chosen = null; // row and column
     const draw = () => {
       const context = canvas.getContext("2d"), picture = context.createImageData(n, n);
       for (let k = 0; k < n * n; k += 1) {
@@ -110,13 +122,26 @@
           : [255 - 224 * value, 255 - 144 * value, 255 - 116 * value, 255], 4 * k);
       }
       context.putImageData(picture, 0, 0);
+      if (!chosen) return;
+      const [i, j] = chosen, value = at(i, j);
+      context.fillStyle = "#d9480f";
+      context.fillRect(j, i, 1, 1);
+      say.textContent = `${data.names[i]}, ${data.names[j]}: ${value === null ? "n/a" : value}`;
+    };
+    const choose = (...place) => {
+      chosen = place.map((part) => Math.min(n - 1, Math.max(0, Math.floor(part))));
+      draw();
     };
     canvas.addEventListener("pointermove", (event) => {
       const frame = canvas.getBoundingClientRect();
-      const [i, j] = [(event.clientY - frame.top) / frame.height, (event.clientX - frame.left) / frame.width]
-        .map((part) => Math.min(n - 1, Math.max(0, Math.floor(part * n))));
-      const value = at(i, j);
-      say.textContent = `${data.names[i]}, ${data.names[j]}: ${value === null ? "n/a" : value}`;
+      choose((event.clientY - frame.top) / frame.height * n, (event.clientX - frame.left) / frame.width * n);
+    });
+    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    canvas.addEventListener("keydown", (event) => {
+      const step = steps[event.key];
+      if (!step) return;
+      event.preventDefault();
+      choose(...(chosen ? step.map((by, k) => chosen[k] + by) : [0, 0]));
     });
     select.addEventListener("change", draw);
     draw();
