@@ -18,7 +18,7 @@ class Features:
     Attributes
     ----------
     full
-        (batch, widths[0], X, Y, Z) on the input grid.
+        (batch, widths[0], X, Y, Z) on the input grid; where the decoder ends on the half grid, the same as `half`.
     half
         (batch, widths[1], X/2, Y/2, Z/2).
     bottleneck
@@ -45,6 +45,8 @@ class Backbone(nn.Module):
         Hidden widths of the lambda hypernetwork; None for an unconditioned decoder.
     groups
         Groups of the normalisation; 0 for instance normalisation (see `ConvBlock`).
+    ends_at_half
+        Leave out the decoder's last level, the one on the input grid (NPP reads its field off the half grid).
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Backbone(nn.Module):
         transformer_blocks: int = 0,
         hypernetwork: tuple[int, int] | None = None,
         groups: int = 0,
+        ends_at_half: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(
@@ -62,9 +65,10 @@ class Backbone(nn.Module):
         )
         blocks = transformer_blocks
         self.transformer = BottleneckTransformer(widths[-1], blocks) if blocks else nn.Identity()
-        outputs = widths[-2::-1]
+        self.ends_at_half = ends_at_half
+        outputs = widths[-2:0:-1] if ends_at_half else widths[-2::-1]
         self.decoder = nn.ModuleList(
-            [ConvBlock(below + skip, skip, groups) for below, skip in zip(widths[:0:-1], outputs, strict=True)]
+            [ConvBlock(below + skip, skip, groups) for below, skip in zip(widths[:0:-1], outputs, strict=False)]
         )
         self.hypernetwork = Hypernetwork(outputs, hypernetwork) if hypernetwork else None
 
@@ -83,4 +87,4 @@ class Backbone(nn.Module):
             half = x
             x = functional.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False)
             x = block(torch.cat([x, skips.pop()], dim=1), modulation)
-        return Features(full=x, half=half, bottleneck=bottleneck)
+        return Features(full=x, half=x if self.ends_at_half else half, bottleneck=bottleneck)

@@ -25,10 +25,13 @@ class Multiplier:
         """Logarithm of the smooth gain on the full grid."""
         return functional.interpolate(self.log_gain_half, scale_factor=2.0, mode="trilinear", align_corners=False)
 
+    def chi_half(self) -> Tensor:
+        """The multiplier on the half grid, where it is predicted."""
+        return torch.sigmoid(self.strip_half) * torch.exp(self.log_gain_half)
+
     def chi(self) -> Tensor:
         """The multiplier on the full grid, up-sampled trilinearly from the half grid (NPP section 2.1)."""
-        half = torch.sigmoid(self.strip_half) * torch.exp(self.log_gain_half)
-        return functional.interpolate(half, scale_factor=2.0, mode="trilinear", align_corners=False)
+        return functional.interpolate(self.chi_half(), scale_factor=2.0, mode="trilinear", align_corners=False)
 
 
 class MultiplierHead(nn.Module):

@@ -57,3 +57,111 @@ UNIFIED = Preset(
     region_features=64,
     graph_features=128,
 )
+
+
+@dataclass(frozen=True)
+class NppPreset:
+    """Sizes of NPP alone (`model.npp`).
+
+    Attributes
+    ----------
+    name
+        As given to the command line.
+    shape, spacing
+        Grid of the conformed head, and its voxels in mm.
+    widths
+        Channels of the backbone, finest level first.
+    transformer_blocks, hypernetwork
+        As in `Preset`.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    spacing: float
+    widths: tuple[int, ...]
+    transformer_blocks: int
+    hypernetwork: tuple[int, int]
+
+
+NPP = NppPreset(
+    name="npp",
+    shape=(256, 256, 256),
+    spacing=1.0,
+    widths=(16, 32, 64, 128, 256, 512),
+    transformer_blocks=3,
+    hypernetwork=(512, 2048),
+)
+
+# The same field of view and the same parts, at a size that a CPU can train.
+NPP_SMALL = NppPreset(
+    name="npp-small",
+    shape=(64, 64, 64),
+    spacing=4.0,
+    widths=(16, 32, 48, 64, 96),
+    transformer_blocks=3,
+    hypernetwork=(64, 128),
+)
+
+
+@dataclass(frozen=True)
+class UniBrainPreset:
+    """Sizes of UniBrain as published (arXiv 2502.18523), whose networks share nothing.
+
+    Attributes
+    ----------
+    name
+        As given to the command line.
+    shape, spacing
+        The grid, voxels and mm.
+    extraction, segmentation
+        Channels of the ten convolutions of a U-Net with three levels.
+    registration
+        Channels of the convolutions of a stage, the first with stride 1, the others with stride 2.
+    registration_hidden
+        Width of the layer before the twelve parameters.
+    stages
+        Affine stages M.
+    region_features
+        Width of the three layers of the region MLP.
+    graph_features
+        Width of the two graph convolutions.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    spacing: float
+    extraction: tuple[int, ...]
+    registration: tuple[int, ...]
+    registration_hidden: int
+    stages: int
+    segmentation: tuple[int, ...]
+    region_features: int
+    graph_features: int
+
+
+UNIBRAIN = UniBrainPreset(
+    name="unibrain",
+    shape=(96, 96, 96),
+    spacing=2.7,
+    extraction=(16, 32, 32, 64, 64, 64, 32, 32, 32, 16),
+    registration=(16, 32, 64, 128, 256, 512),
+    registration_hidden=128,
+    stages=5,
+    segmentation=(128, 256, 256, 512, 512, 512, 256, 256, 256, 128),
+    region_features=256,
+    graph_features=128,
+)
+
+# For a processor: the population frame's box at 5 mm, networks of an eighth to a sixteenth of the width.
+UNIBRAIN_SMALL = UniBrainPreset(
+    name="unibrain-small",
+    shape=(32, 40, 32),
+    spacing=5.0,
+    extraction=(4, 8, 8, 16, 16, 16, 8, 8, 8, 4),
+    registration=(4, 8, 16, 32, 64, 64),
+    registration_hidden=64,
+    stages=5,
+    segmentation=(8, 16, 16, 32, 32, 32, 16, 16, 16, 8),
+    region_features=64,
+    graph_features=64,
+)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ATLAS = Path(__file__).parents[1] / "resources" / "population" / "atlas.npz"
+RECIPES = ("first-look", "aligner", "unified", "parcellation", "network", "npp", "npp-small")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of `unibrain-train`."""
     parser = argparse.ArgumentParser(prog="unibrain-train", description=__doc__)
-    parser.add_argument("recipe", choices=["first-look", "aligner", "unified", "parcellation", "network"])
+    parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("--data", type=Path, default=Path("packed/heads.npz"), help="file made by training.packing")
     parser.add_argument("--atlas", type=Path, default=ATLAS, help="soft atlas made by training.population")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log; resumed when it exists")
@@ -23,6 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--anneal", type=int, default=0, help="end the run with so many steps to learning rate zero")
+    text = "halve the learning rate after so many steps (NPP: 1e-4, halved after half of them)"
+    parser.add_argument("--halve-after", type=int, default=0, metavar="STEPS", help=text)
     parser.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights; shorter for annealing")
     parser.add_argument("--evaluate-every", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_weights(args.init, {recipes.MODULES[args.recipe]: recipe.model})
     settings = TrainerSettings(
         minutes=args.minutes, batch=args.batch, learning_rate=args.learning_rate, anneal=args.anneal,
-        evaluate_every=args.evaluate_every, seed=args.seed, ema=args.ema,
+        halve_after=args.halve_after, evaluate_every=args.evaluate_every, seed=args.seed, ema=args.ema,
     )  # fmt: skip
     Trainer(recipe, args.out, settings, device).run()
     return 0

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from unibrain_bids.training.memory import keep_freed_memory
+from unibrain_bids.imaging.memory import keep_freed_memory
 
 
 class Recipe(Protocol):
@@ -49,6 +49,8 @@ class TrainerSettings:
     anneal
         When > 0: the last so many steps, over which the learning rate goes to zero. The run is over after them: its
         folder trains no further, a new one can start from its weights.
+    halve_after
+        When > 0: after so many steps the learning rate is halved.
     """
 
     minutes: float
@@ -62,6 +64,7 @@ class TrainerSettings:
     checkpoint_every: int = 50
     log_every: int = 10
     anneal: int = 0
+    halve_after: int = 0
     seed: int = 0
 
 
@@ -157,6 +160,8 @@ class Trainer:
         step, settings = self.step + 1, self.settings
         rate = settings.learning_rate * min(step / settings.warmup, 1.0)
         rate *= math.sqrt(settings.plateau / max(step, settings.plateau))
+        if 0 < settings.halve_after < step:
+            rate /= 2
         if self.anneal_start is not None:
             rate *= max(1 - (self.step - self.anneal_start) / max(settings.anneal, 1), 0.0)
         return rate

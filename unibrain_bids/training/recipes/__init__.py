@@ -8,10 +8,12 @@ import numpy as np
 
 from unibrain_bids.errors import UsageError
 from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.presets import NPP, NPP_SMALL
 from unibrain_bids.model.weights import average_of
 from unibrain_bids.training.recipes.basis import Heads
 from unibrain_bids.training.recipes.locating import AlignerRecipe, FirstLookRecipe
 from unibrain_bids.training.recipes.network import NetworkRecipe
+from unibrain_bids.training.recipes.npp import NppRecipe
 from unibrain_bids.training.recipes.parcellation import ParcellationRecipe
 from unibrain_bids.training.recipes.unified import UnifiedRecipe
 from unibrain_bids.training.trainer import Recipe
@@ -19,8 +21,10 @@ from unibrain_bids.training.trainer import Recipe
 # Name, in the weights file, of the module that each recipe trains.
 MODULES = {
     "first-look": "first_look", "aligner": "aligner", "unified": "unibrain",
-    "parcellation": "unibrain.parcellation", "network": "unibrain.network",
+    "parcellation": "unibrain.parcellation", "network": "unibrain.network", "npp": "npp", "npp-small": "npp",
 }  # fmt: skip
+
+_NPP = {preset.name: preset for preset in (NPP, NPP_SMALL)}
 
 
 def make(
@@ -43,6 +47,8 @@ def make(
     """
     if name == "first-look":
         return FirstLookRecipe(heads)
+    if name in _NPP:
+        return NppRecipe(heads, _NPP[name])
     with np.load(atlas_path) as arrays:
         atlas = Atlas.from_arrays(arrays)
     if name == "aligner":
