@@ -5,8 +5,10 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from unibrain_bids.app.cli import main
+from unibrain_bids.errors import ExitCode
 
 
 @pytest.fixture
@@ -32,4 +34,17 @@ def test_dry_run_writes_nothing(raw, tmp_path, capsys):
     assert main([str(raw), str(tmp_path / "out"), "participant", "--dry-run", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "  sub-01/anat/sub-01_desc-brain_mask.nii.gz" in said.splitlines()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["no weights", "a head"])
+def test_weights_that_are_none_are_refused_before_anything_is_done(content, raw, tmp_path, capsys):
+    path = tmp_path / "weights.safetensors"
+    if content == "a head":
+        save_file({"linear.weight": np.zeros(3)}, path)
+    else:
+        path.write_text(content)
+    words = [str(raw), str(tmp_path / "out"), "participant", "--weights", str(path), "--device", "cpu"]
+    assert main(words) == ExitCode.RESOURCE
+    assert str(path) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

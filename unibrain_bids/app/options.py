@@ -204,6 +204,8 @@ def _add_processing(group: argparse._ArgumentGroup) -> None:
     _add(group, "--tasks", metavar="TASK", help=text, **several)
     text = "smoothness of the bias correction, from 0.001 (follows the image) to 10 (default: 0.1)"
     _add(group, "--smoothness", aliases=["--lambda"], metavar="LAMBDA", help=text)
+    text = "weights other than the shipped ones, such as `unibrain-train finetune` writes; research use only"
+    _add(group, "--weights", metavar="FILE", help=text)
     text = "trained heads that predict, at either level: files, or names of built-in ones; research use only"
     _add(group, "--classifier", aliases=["--classifiers"], dest="classifiers", metavar="HEAD", help=text, **several)
     text = "seed of every random number generator (default: 0); at participant level no result depends on it so far"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -107,9 +106,9 @@ def _check_machine(settings: Settings) -> tuple[Settings, str]:
 
     With a plugin of the user's, the device is a matter of the machines that it uses.
     """
-    from unibrain_bids.inference import resolve_device, resource
+    from unibrain_bids.inference import resolve_device, weights_digest
 
-    digest = hashlib.sha256(resource("weights/unified.safetensors").read_bytes()).hexdigest()
+    digest = weights_digest(settings.processing.weights)
     if settings.plugin_file is None:
         device = str(resolve_device(settings.processing.device))
         settings = replace(settings, processing=replace(settings.processing, device=device))

@@ -112,6 +112,7 @@ def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> 
         smoothness=_or_default(judge("--smoothness", _smoothness, options.smoothness), 0.1),
         device=judge("--device", _device, options.device) or "auto",
         random_seed=judge("--random-seed", _seed, options.random_seed) or 0,
+        weights=judge("--weights", _file, options.weights),
         heads=judge("--classifier", _heads, options.classifiers) or (),
     )
     settings = Settings(

@@ -8,8 +8,18 @@ Example
 True
 """
 
-from unibrain_bids.inference.loading import Model, load_model, resolve_device, resource
+from unibrain_bids.inference.loading import Model, load_model, resolve_device, resource, weights_digest
 from unibrain_bids.inference.prediction import Network, Prediction, named_network
 from unibrain_bids.inference.unified import predict
 
-__all__ = ["Model", "Network", "Prediction", "load_model", "named_network", "predict", "resolve_device", "resource"]
+__all__ = [
+    "Model",
+    "Network",
+    "Prediction",
+    "load_model",
+    "named_network",
+    "predict",
+    "resolve_device",
+    "resource",
+    "weights_digest",
+]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 
 from unibrain_bids.errors import DeviceError, ResourceError
 from unibrain_bids.model.aligner import Aligner
@@ -18,6 +19,8 @@ from unibrain_bids.model.first_look import FirstLook
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.unibrain import UniBrain
 from unibrain_bids.model.weights import load_weights
+
+_SHIPPED = "weights/unified.safetensors"
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,33 @@ def load_model(device: str = "auto", weights: Path | None = None) -> Model:
         atlas = Atlas.from_arrays(arrays)
     first, second = FirstLook(UNIFIED.first_look_widths), Aligner(UNIFIED.aligner_widths, atlas)
     unibrain = UniBrain(UNIFIED, atlas)
-    path = weights or resource("weights/unified.safetensors")
+    path = weights or resource(_SHIPPED)
     networks = {"first_look": first, "aligner": second, "unibrain": unibrain}
     metadata = load_weights(path, networks)
     for network in networks.values():
         network.eval().requires_grad_(False).to(resolved)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Model(first, second, unibrain, resolved, digest, metadata)
+    return Model(first, second, unibrain, resolved, weights_digest(weights), metadata)
+
+
+def weights_digest(weights: Path | None = None) -> str:
+    """SHA-256 of the shipped weights, or of others.
+
+    Raises
+    ------
+    ResourceError
+        The file cannot be read, or holds no weights of the model.
+    """
+    path = weights or resource(_SHIPPED)
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            modules = {name.partition(".")[0] for name in opened.keys()}  # noqa: SIM118 - no mapping
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, SafetensorError) as error:
+        raise ResourceError(f"{path}: cannot be read as weights ({error}).", "Give a .safetensors file.") from error
+    if missing := {"first_look", "aligner", "unibrain"} - modules:
+        remedy = "Give weights as `unibrain-train finetune` or `training.export` writes them."
+        raise ResourceError(f"{path}: holds no {', '.join(sorted(missing))}.", remedy)
+    return digest
 
 
 def resource(name: str) -> Path:

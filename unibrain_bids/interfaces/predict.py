@@ -28,6 +28,7 @@ class _PredictInput(BaseInterfaceInputSpec):
     random_seed = traits.Int(0, usedefault=True)
     atlases = traits.List(traits.Instance(AtlasSource), desc="parcellations beyond the network's own")
     device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
+    weights = traits.Str("", usedefault=True, desc="weights other than the shipped ones")
     use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="tells MultiProc to reserve the GPU")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="CPU threads")
 
@@ -47,13 +48,14 @@ class UniBrainPredict(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         torch.set_num_threads(self.inputs.num_threads)
         torch.manual_seed(self.inputs.random_seed)
-        model = load_model(self.inputs.device)
+        where = {"device": self.inputs.device, "weights": Path(self.inputs.weights) if self.inputs.weights else None}
+        model = load_model(**where)
         prediction = predict(self.inputs.in_file, model=model, smoothness=self.inputs.smoothness)
-        others = parcellate(prediction, self.inputs.atlases or (), device=self.inputs.device)
+        others = parcellate(prediction, self.inputs.atlases or (), **where)
         prediction = replace(prediction, parcellations=prediction.parcellations | others)
         self._results["files"] = save_prediction(prediction, Path(runtime.cwd))
         self._results["frame_from_scan"] = prediction.frame_from_scan.tolist()
-        frame_from_mni = frame_from_space(HOME, self.inputs.device)
+        frame_from_mni = frame_from_space(HOME, **where)
         self._results["mni_from_scan"] = (np.linalg.inv(frame_from_mni) @ prediction.frame_from_scan).tolist()
         return runtime
 

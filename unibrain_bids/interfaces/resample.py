@@ -36,6 +36,7 @@ _INTENSITIES = ("preproc", "brain")
 class _RegisterInput(BaseInterfaceInputSpec):
     spaces = traits.List(traits.Instance(Space), mandatory=True, desc="templates that come as files")
     device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
+    weights = traits.Str("", usedefault=True, desc="weights other than the shipped ones")
     use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc="tells MultiProc to reserve the GPU")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="CPU threads")
 
@@ -52,7 +53,7 @@ class RegisterTemplates(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         torch.set_num_threads(self.inputs.num_threads)
-        model = load_model(self.inputs.device)
+        model = load_model(self.inputs.device, Path(self.inputs.weights) if self.inputs.weights else None)
         files = {space.label: Path(runtime.cwd) / f"{space.label}.npz" for space in self.inputs.spaces}
         for space in self.inputs.spaces:
             save_template(register_template(space.label, space.image, model), files[space.label])
@@ -67,6 +68,7 @@ class _ResampleInput(BaseInterfaceInputSpec):
     spaces = traits.List(traits.Instance(Space), mandatory=True, desc="the templates")
     registered = traits.Dict(traits.Str, traits.Str, usedefault=True, desc="label -> result of `RegisterTemplates`")
     device = traits.Str("auto", usedefault=True, desc="where the package's template is registered, if it has to be")
+    weights = traits.Str("", usedefault=True, desc="weights other than the shipped ones")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="images resampled at the same time")
 
 
@@ -84,9 +86,10 @@ class ResampleToTemplates(SimpleInterface):
         given = self.inputs
         written: dict[str, Path] = {}
         frame_from_scan = np.array(given.frame_from_scan)
+        weights = Path(given.weights) if given.weights else None
         for number, space in enumerate(given.spaces):
             path = given.registered.get(space.label)
-            template = read_template(Path(path)) if path else load_template(space.label, given.device)
+            template = read_template(Path(path)) if path else load_template(space.label, given.device, weights)
             template_from_scan, agreement = register_files(
                 given.files["brain"], given.files["structures"], template, frame_from_scan
             )

@@ -55,8 +55,8 @@ class Template:
 
 
 @lru_cache(maxsize=4)
-def load_template(name: str, device: str = "auto") -> Template:
-    """Return a template registered by the shipped model.
+def load_template(name: str, device: str = "auto", weights: Path | None = None) -> Template:
+    """Return a template registered by the shipped model, or by one with other weights.
 
     `resources/templates/<name>.json` holds the result for the weights that it names; with other weights the template is
     registered here, once per process.
@@ -66,7 +66,7 @@ def load_template(name: str, device: str = "auto") -> Template:
     ResourceError
         There is no such template, or nilearn lacks its file.
     """
-    model = load_model(device)
+    model = load_model(device, weights)
     path = _stored(name)
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if stored.get("weights_sha256") != model.sha256:

@@ -48,6 +48,7 @@ def _init_shared_wf(processing: Processing) -> Workflow | None:
         RegisterTemplates(
             spaces=foreign,
             device=processing.device,
+            weights=str(processing.weights or ""),
             use_gpu=processing.device.startswith("cuda"),
             num_threads=threads,
         ),

@@ -39,6 +39,8 @@ class Processing:
         Seed of all random number generators.
     heads
         Trained heads that predict; they need the regions and the network.
+    weights
+        File with other weights than the shipped ones, or None.
     """
 
     bids_dir: Path
@@ -52,6 +54,7 @@ class Processing:
     omp_nthreads: int = 1
     random_seed: int = 0
     heads: tuple[HeadFile, ...] = ()
+    weights: Path | None = None
 
     @property
     def selection(self) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def init_scan_wf(processing: Processing, record: ScanRecord, *, fingerprint: Fin
             atlases=list(processing.atlas_sources),
             smoothness=processing.smoothness,
             device=processing.device,
+            weights=str(processing.weights or ""),
             random_seed=processing.random_seed,
             use_gpu=processing.device.startswith("cuda"),
             num_threads=threads,
@@ -79,6 +80,7 @@ def init_scan_wf(processing: Processing, record: ScanRecord, *, fingerprint: Fin
             ResampleToTemplates(
                 spaces=list(processing.spaces),
                 device=processing.device,
+                weights=str(processing.weights or ""),
                 roles=list(roles),
                 num_threads=threads,
             ),
