@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from unibrain_bids.bids.atlases import find_atlas, load_atlas_image
 from unibrain_bids.errors import ResourceError
@@ -78,6 +79,49 @@ def test_damaged_atlases_are_refused_with_the_file(atlas: Path, damage, message:
         find_atlas(str(atlas))
     assert atlas.parent.name in str(caught.value)
     assert caught.value.remedy
+
+
+def aal(folder: Path, labels: int) -> Path:
+    """An image with `atlas-AAL` in its name that holds so many labels, and no table."""
+    path = folder / "tpl-MNI152NLin6Asym_res-1_atlas-AAL_dseg.nii.gz"
+    image = np.broadcast_to(np.arange(labels + 1, dtype=np.int16)[:, None, None], (labels + 1, 2, 2))
+    nib.Nifti1Image(image, np.eye(4)).to_filename(path)
+    return path
+
+
+def test_the_names_of_aal_come_with_the_package(tmp_path: Path) -> None:
+    image = aal(tmp_path, 116)
+    source = find_atlas(str(image))
+    assert (len(source.table), source.table[37].name, source.table[114].name) == (116, "Hippocampus_L", "Vermis_8")
+    image.with_name(image.name.replace(".nii.gz", ".tsv")).write_text(
+        "index\tname\n" + "".join(f"{i}\tmine-{i}\n" for i in range(1, 117))
+    )
+    assert find_atlas(str(image)).table[37].name == "mine-37", "a table beside the image wins"
+
+
+def test_later_editions_of_aal_need_their_own_table(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="lacks the labels 117"):
+        find_atlas(str(aal(tmp_path, 120)))
+
+
+AAL = Path(__file__).parents[3] / "shared/data/atlas/tpl-MNI152NLin6Asym_res-1_atlas-AAL_dseg.nii.gz"
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not AAL.exists(), reason="needs ../shared/data/atlas")
+def test_the_names_of_aal_lie_where_they_say() -> None:
+    source = find_atlas(str(AAL))
+    labels, affine = load_atlas_image(source)
+    assert set(np.unique(labels)) == {0, *source.table.indices}
+    x, y, z = (
+        {row.name: centre for row, centre in zip(source.table, axis, strict=True)}
+        for axis in nib.affines.apply_affine(affine, ndimage.center_of_mass(labels > 0, labels, source.table.indices)).T
+    )
+    for row in source.table:
+        assert {"left": x[row.name] < 0, "right": x[row.name] > 0, "midline": abs(x[row.name]) < 4}[row.hemisphere]
+    assert y["Frontal_Sup_L"] > y["Precentral_L"] > y["Postcentral_L"] > y["Occipital_Sup_L"]
+    assert z["Precentral_R"] > z["Insula_R"] > z["Hippocampus_R"] > z["Cerebelum_Crus1_R"]
+    assert abs(x["Thalamus_L"]) < abs(x["Putamen_L"]) < abs(x["Insula_L"]) < abs(x["Temporal_Mid_L"])
 
 
 def test_unknown_names_say_what_there_is() -> None:

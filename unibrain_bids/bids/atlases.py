@@ -6,7 +6,8 @@
     Schaefer2018:MNI152NLin6Asym:desc-100Parcels7Networks    TemplateFlow's name, template, further entities
 
 Beside a file `X.nii.gz` lies the table of its regions `X.tsv` (columns `index` and `name`), and maybe a description
-`X.json` or `atlas-<name>_description.json` with the atlas' `Name` and `License`.
+`X.json` or `atlas-<name>_description.json` with the atlas' `Name` and `License`. The names of AAL's 116 regions come
+with the package, for files that have `atlas-AAL` in their name and no table beside them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ __all__ = ["AtlasSource", "find_atlas", "load_atlas_image"]
 
 _NIFTI = (".nii.gz", ".nii")
 _LABEL = re.compile("[0-9a-zA-Z+]+")
+# Atlases whose table comes with the package, but not their image.
+_NAMED = ("AAL",)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def find_atlas(word: str) -> AtlasSource:
         raise ResourceError(f"{path}: in which template's space does it lie?", f"Say so: {path.name}:MNI152NLin6Asym.")
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     label = entities.get("atlas", "") + entities.get("desc", "") or "".join(_LABEL.findall(stem))
-    table = LabelTable.read(path.with_name(f"{stem}.tsv"), name=label)
+    beside = path.with_name(f"{stem}.tsv")
+    table = LabelTable.load(label) if label in _NAMED and not beside.exists() else LabelTable.read(beside, name=label)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = AtlasSource(table, path, space, digest, _description(path, stem, label))
     load_atlas_image(source)
