@@ -8,12 +8,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from unibrain_bids.errors import DeviceError, ResourceError
 from unibrain_bids.inference import named_network, resolve_device, resource
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model.confidence import mask_certainty, movement, structure_certainty, tilt
-from unibrain_bids.model.locate import largest_component
+from unibrain_bids.model.locate import fill_holes, largest_component
 from unibrain_bids.model.parcellation import region_numbers
 
 
@@ -82,3 +85,9 @@ def test_card_and_template_belong_to_the_shipped_weights() -> None:
     assert digest in resource("weights/unified.md").read_text(encoding="utf-8")
     template = json.loads(resource("templates/MNI152NLin2009aSym.json").read_text(encoding="utf-8"))
     assert template["weights_sha256"] == digest
+
+
+@given(arrays(bool, (5, 6, 7)))
+def test_fill_holes_is_scipys(mask: np.ndarray) -> None:
+    assume(mask.any())
+    np.testing.assert_array_equal(fill_holes(mask), ndimage.binary_fill_holes(mask))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import networkx
 import numpy as np
 import pytest
 
@@ -49,3 +50,21 @@ def test_missing_regions_shift_nobody() -> None:
 def test_networks_without_edges(matrix: np.ndarray) -> None:
     found = measures(matrix)
     assert np.isnan(found["closeness"]).all() and np.isnan(found["eigenvector_centrality"]).all()
+
+
+def test_a_network_in_parts_as_networkx_has_it() -> None:
+    weights = np.zeros((6, 6))
+    for i, j, weight in [(0, 1, 0.9), (1, 2, 0.4), (0, 2, 0.3), (3, 4, 0.7)]:
+        weights[i, j] = weights[j, i] = weight
+    graph = networkx.from_numpy_array(weights)
+    for _, _, edge in graph.edges(data=True):
+        edge["length"] = 1 / edge["weight"]
+    found = measures(weights)
+    expected = {
+        "strength": dict(graph.degree(weight="weight")),
+        "clustering": networkx.clustering(graph, weight="weight"),
+        "closeness": networkx.closeness_centrality(graph, distance="length"),
+    }
+    for column, values in expected.items():
+        np.testing.assert_allclose(found[column], [values[i] for i in range(6)], err_msg=column)
+    assert np.isnan(found["eigenvector_centrality"]).all()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
+from nibabel.affines import apply_affine, from_matvec
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
+
+from unibrain_bids.imaging.boxes import bounding_box
 
 __all__ = ["resample"]
 
 _FWHM_PER_SIGMA = np.sqrt(8 * np.log(2))
+_SPLINE_REACH = 12  # voxels beyond which a cubic spline of a volume does not feel a value in it
 
 
 def resample(
@@ -63,17 +68,43 @@ def resample(
     else:
         dtype = np.dtype(np.float32)
         data = _smoothed(data, source_from_target) if antialias else data.astype(np.float32, copy=False)
+    if fill == 0:
+        return _sampled_where_it_shows(data, source_from_target, tuple(shape), order).astype(dtype, copy=False)
+    return _sampled(data, source_from_target, tuple(shape), order, fill).astype(dtype, copy=False)
+
+
+def _sampled_where_it_shows(
+    data: NDArray, source_from_target: NDArray[np.float64], shape: tuple[int, ...], order: int
+) -> NDArray:
+    """Sample only where the part of the source that is not zero can show: a brain fills a quarter of its image."""
+    result = np.zeros(shape, dtype=data.dtype)
+    source = bounding_box(data != 0, margin=_SPLINE_REACH)
+    corners = np.array(list(product(*[(s.start - 1, s.stop) for s in source])))
+    places = apply_affine(np.linalg.inv(source_from_target), corners)
+    low = np.clip(np.floor(places.min(0)), 0, shape).astype(int)
+    high = np.clip(np.ceil(places.max(0)) + 1, 0, shape).astype(int)
+    if not data[source].any() or (high <= low).any():
+        return result
+    target = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    into_source = from_matvec(np.eye(3), [-s.start for s in source])
+    moved = into_source @ source_from_target @ from_matvec(np.eye(3), low)
+    result[target] = _sampled(np.ascontiguousarray(data[source]), moved, tuple(high - low), order, 0.0)
+    return result
+
+
+def _sampled(
+    data: NDArray, source_from_target: NDArray[np.float64], shape: tuple[int, ...], order: int, fill: float
+) -> NDArray:
     # "grid-constant", as "constant" also blanks outermost voxels that a rounding error puts outside the grid
-    sampled = ndimage.affine_transform(
+    return ndimage.affine_transform(
         data,
         source_from_target[:3, :3],
         offset=source_from_target[:3, 3],
-        output_shape=tuple(shape),
+        output_shape=shape,
         order=order,
         mode="grid-constant",
         cval=fill,
     )
-    return sampled.astype(dtype, copy=False)
 
 
 def _smoothed(data: NDArray, source_from_target: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -69,9 +70,12 @@ def _densities(samples: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     bandwidths = np.maximum(bandwidths, span * _STEPS_PER_BANDWIDTH / _MAX_STEPS)  # a constant region has none
     step = bandwidths.min() / _STEPS_PER_BANDWIDTH
     margin = _REACH * bandwidths.max()
-    edges = np.arange(low - margin, high + margin + 2 * step, step)
+    bins = math.ceil((high - low + 2 * margin) / step) + 1
+    ends = (low - margin, low - margin + bins * step)
     rows = [
-        gaussian_filter1d(np.histogram(part, edges)[0] / part.size, bandwidth / step, mode="constant", truncate=_REACH)
+        gaussian_filter1d(
+            np.histogram(part, bins, ends)[0] / part.size, bandwidth / step, mode="constant", truncate=_REACH
+        )
         for part, bandwidth in zip(samples, bandwidths, strict=True)
     ]
     densities = np.maximum(np.stack(rows), _FLOOR)
@@ -155,13 +159,16 @@ def mind_network(
 def _neighbour_divergence(values: NDArray[np.float64], sizes: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return max(KL(p|q), 0) of all pairs of samples, (K, K); `values` (sum of sizes, F) holds them one by one."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    square = (values**2).sum(1)
+    # |v - w|^2 as one product of matrices: (v, |v|^2, 1) times (-2 w, 1, |w|^2)
+    square, ones = (values**2).sum(1, keepdims=True), np.ones((len(values), 1))
+    left, right = np.hstack([values, square, ones]), np.hstack([-2 * values, ones, square]).T
     divergence = np.zeros((sizes.size, sizes.size))
     for k, size in enumerate(sizes):
         own = slice(starts[k], starts[k + 1])
-        distance = np.maximum(square[own, None] + square - 2 * values[own] @ values.T, _SMALLEST_SQUARE)
+        distance = left[own] @ right
         distance[np.arange(size), np.arange(starts[k], starts[k + 1])] = np.inf  # no voxel is its own neighbour
-        nearest = 0.5 * np.log(np.minimum.reduceat(distance, starts[:-1], axis=1)).mean(0)
+        smallest = np.maximum(np.minimum.reduceat(distance, starts[:-1], axis=1), _SMALLEST_SQUARE)
+        nearest = 0.5 * np.log(smallest).mean(0)
         divergence[k] = values.shape[1] * (nearest - nearest[k]) + np.log(sizes / (size - 1))
     np.fill_diagonal(divergence, 0.0)
     return np.maximum(divergence, 0.0)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from unibrain_bids.imaging.atlases import CORTEX
+from unibrain_bids.imaging.boxes import bounding_box
 from unibrain_bids.imaging.regions import region_voxels
 
 __all__ = ["mean_thickness"]
@@ -44,7 +45,7 @@ def mean_thickness(
     """
     spacing = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
     cortex = np.isin(structures, CORTEX)
-    box = _bounding_box(cortex)
+    box = bounding_box(cortex)
     cortex, structures, labels = cortex[box], structures[box], labels[box]
     inner = (structures > 0) & ~cortex & ~np.isin(structures, _OUTSIDE_THE_CEREBRUM)
     voxels, bounds = region_voxels(labels, indices)
@@ -74,11 +75,3 @@ def _inner_area(
             touches = cortex & np.roll(inner, step, axis)
             area[touches] += face / shown[touches]
     return area
-
-
-def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """Slices around a mask with a margin of four voxels where the volume has it."""
-    found = ndimage.find_objects(mask.astype(np.uint8))
-    if not found:
-        return (slice(None),) * mask.ndim
-    return tuple(slice(max(s.start - 4, 0), s.stop + 4) for s in found[0])

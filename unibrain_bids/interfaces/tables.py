@@ -12,6 +12,7 @@ from nibabel.nifti1 import Nifti1Image
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
 from unibrain_bids.bids.atomic import write_tsv
+from unibrain_bids.imaging.boxes import bounding_box
 from unibrain_bids.imaging.graphs import node_measures
 from unibrain_bids.imaging.regions import region_table
 from unibrain_bids.imaging.similarity import kls_network, local_features, mind_network
@@ -19,6 +20,8 @@ from unibrain_bids.imaging.thickness import mean_thickness
 from unibrain_bids.labels import LabelTable
 
 _TISSUES = ("GM", "WM", "CSF")
+# What is measured of a region looks at most so far beyond it (gradients, the surface under the cortex).
+_MARGIN_VOXELS = 8
 
 
 class _RegionsInput(BaseInterfaceInputSpec):
@@ -42,17 +45,16 @@ class RegionTables(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         files = self.inputs.files
-        brain = Nifti1Image.from_filename(files["brain"])
-        intensity = brain.get_fdata(dtype=np.float32)
-        tissues = {name: _load(files[f"probability_{name}"]) for name in _TISSUES}
         quality = json.loads(Path(files["quality"]).read_text(encoding="utf-8"))
         tables = {}
-        structures = load_labels(files["structures"])
         for labels in self.inputs.tables:
-            parcels, affine = load_labels(files[f"parcels_{labels.name}"]), brain.affine
+            parcels, box = load_parcels(files[f"parcels_{labels.name}"])
+            brain = Nifti1Image.from_filename(files["brain"]).slicer[box]
+            structures = np.asarray(Nifti1Image.from_filename(files["structures"]).slicer[box].dataobj)
             table = region_table(
-                parcels, intensity, affine, indices=labels.indices, names=labels.names, tissues=tissues,
-                thickness=mean_thickness(parcels, structures, affine, indices=labels.indices),
+                parcels, brain.get_fdata(dtype=np.float32), brain.affine, indices=labels.indices, names=labels.names,
+                tissues={name: load_part(files[f"probability_{name}"], box) for name in _TISSUES},
+                thickness=mean_thickness(parcels, structures, brain.affine, indices=labels.indices),
                 mni_from_scan=self.inputs.mni_from_scan, intracranial_volume=quality["intracranial_volume"],
             )  # fmt: skip
             path = Path(runtime.cwd) / f"regions_{labels.name}.tsv"
@@ -69,10 +71,11 @@ class SimilarityNetwork(SimpleInterface):
     output_spec = _FilesOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        intensity, grey = _load(self.inputs.files["brain"]), _load(self.inputs.files["probability_GM"])
         networks = {}
         for table in self.inputs.tables:
-            parcels = load_labels(self.inputs.files[f"parcels_{table.name}"])
+            parcels, box = load_parcels(self.inputs.files[f"parcels_{table.name}"])
+            intensity = load_part(self.inputs.files["brain"], box)
+            grey = load_part(self.inputs.files["probability_GM"], box)
             found = {
                 "kls": kls_network(intensity, parcels, table.indices),
                 "mind": mind_network(local_features(intensity, grey), parcels, table.indices),
@@ -92,16 +95,19 @@ class SimilarityNetwork(SimpleInterface):
         return runtime
 
 
-def load_labels(path: str | Path) -> np.ndarray:
-    """Return the integers (X, Y, Z) of a label image."""
-    return np.asarray(Nifti1Image.from_filename(path).dataobj)
+def load_parcels(path: str) -> tuple[np.ndarray, tuple[slice, ...]]:
+    """Return the part of a label image (X, Y, Z) that carries labels, with a margin, and where it lies."""
+    labels = np.asarray(Nifti1Image.from_filename(path).dataobj)
+    box = bounding_box(labels > 0, margin=_MARGIN_VOXELS)
+    return np.ascontiguousarray(labels[box]), box
+
+
+def load_part(path: str, box: tuple[slice, ...]) -> np.ndarray:
+    """Return a part of an image as float32."""
+    return np.ascontiguousarray(Nifti1Image.from_filename(path).slicer[box].get_fdata(dtype=np.float32))
 
 
 def write_network(path: Path, names: Sequence[str], matrix: np.ndarray) -> Path:
     """Write a network (K, K) as a table whose header names the regions; returns `path`."""
     write_tsv(path, [dict(zip(names, row, strict=True)) for row in matrix.tolist()])
     return path
-
-
-def _load(path: str) -> np.ndarray:
-    return Nifti1Image.from_filename(path).get_fdata(dtype=np.float32)

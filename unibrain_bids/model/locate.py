@@ -199,7 +199,17 @@ def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return mask
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return ndimage.binary_fill_holes(labels == sizes.argmax())
+    return fill_holes(labels == sizes.argmax())
+
+
+def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask (X, Y, Z) with what it encloses; `scipy.ndimage.binary_fill_holes`, many times as fast on large grids."""
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    # With a rim of background all that is outside the mask is one part.
+    background, _ = ndimage.label(np.pad(~mask[box], 1, constant_values=True))
+    filled = mask.copy()
+    filled[box] = (background != background[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    return filled
 
 
 def rigid_part(matrix: NDArray[np.floating]) -> NDArray[np.floating]:
