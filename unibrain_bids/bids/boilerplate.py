@@ -38,6 +38,36 @@ _DK = (
     "cerebral cortex on MRI scans into gyral based regions of interest. NeuroImage 31:968-980. "
     "doi:10.1016/j.neuroimage.2006.01.021"
 )
+_KLS = (
+    "Kong, X., Liu, Z., Huang, L., et al. (2015). Mapping individual brain networks using statistical similarity in "
+    "regional morphology from MRI. PLOS ONE 10:e0141840. doi:10.1371/journal.pone.0141840"
+)
+_MIND = (
+    "Sebenius, I., Seidlitz, J., Warrier, V., et al. (2023). Robust estimation of cortical similarity networks from "
+    "brain MRI. Nature Neuroscience 26:1461-1471. doi:10.1038/s41593-023-01376-7"
+)
+
+_PREPROC = (
+    "The intensity inhomogeneity was corrected by a smooth multiplicative field that the model predicts and that is "
+    "then fitted to the scan's tissues, with a smoothness of {:g}, and the intensities were scaled so that white "
+    "matter lies at 110."
+)
+_MASK = "The brain was extracted by the model; the mask includes ventricles and closed sulci."
+_REGISTER = (
+    "An affine transform to {} was found by registering the image and the template to the frame of the model, and "
+    "refined on the overlap of their structures and the correlation of their intensities; images were resampled once."
+)
+_SEGMENT = (
+    "The model segmented structures with FreeSurfer's numbers, and from these grey matter, white matter and "
+    "cerebrospinal fluid."
+)
+_REGIONS = "Regions are those of the atlas {}, in each brain's own cortex."
+_NETWORK = (
+    "Networks of the regions are the similarity of features that the model has learned, the Kullback-Leibler "
+    "similarity of the regions' intensity distributions {}, and the inverse divergence of local features after MIND {}."
+)
+_HEADS = "From volumes, intensities and network, the head(s) {} predicted; for research only."
+_NOTE = "This text was written by unibrain-bids, to be used as it is, under CC0."
 
 
 def methods_text(
@@ -60,52 +90,56 @@ def methods_text(
     heads
         Labels of the heads that predicted.
     """
-    said = [
+    references = _References([_UNIBRAIN, _NPP, _NIPYPE, _BIDS])
+    opening = (
         f"Results were obtained with *unibrain-bids* {__version__}, which runs one neural model on the raw data [1, 2] "
         f"within *Nipype* {metadata.version('nipype')} [3] and writes BIDS derivatives [4]. The weights are those with "
-        f"the SHA-256 {weights[:12]}.",
-        "Each T1-weighted image was processed for itself, and never averaged with others.",
-    ]
-    cited = [_UNIBRAIN, _NPP, _NIPYPE, _BIDS]
-
-    def cite(reference: str) -> str:
-        if reference not in cited:
-            cited.append(reference)
-        return f"[{cited.index(reference) + 1}]"
-
-    if "preproc" in tasks:
-        said.append(
-            "The intensity inhomogeneity was corrected by a smooth multiplicative field that the model predicts, with "
-            f"a smoothness of {smoothness:g}, and the intensities were scaled so that white matter lies at 110."
-        )
-    if "mask" in tasks:
-        said.append("The brain was extracted by the model; the mask includes ventricles and closed sulci.")
-    if "register" in tasks and templates:
-        goals = [f"{name} {cite(_MNI)}" if name.startswith("MNI152") else name for name in templates]
-        said.append(
-            f"An affine transform to {' and one to '.join(goals)} was found by registering the image and the template "
-            "to the frame of the model, and images were resampled once."
-        )
-    if "segment" in tasks:
-        said.append(
-            "The model segmented structures with FreeSurfer's numbers, and from these grey matter, white matter and "
-            "cerebrospinal fluid."
-        )
-    if {"parcellate", "network"} & set(tasks):
-        names = ", ".join(f"{atlas} {cite(_DK)}" if atlas == "DK" else atlas for atlas in atlases)
-        said.append(f"Regions are those of the atlas {names}, in each brain's own cortex.")
-    if "network" in tasks:
-        said.append(
-            "Networks of the regions are the similarity of features that the model has learned, and the "
-            "Kullback-Leibler similarity of the regions' intensity distributions."
-        )
+        f"the SHA-256 {weights[:12]}. Each T1-weighted image was processed for itself, and never averaged with others."
+    )
+    sentences = {
+        "preproc": _PREPROC.format(smoothness),
+        "mask": _MASK,
+        "register": _registration(templates, references) if "register" in tasks else "",
+        "segment": _SEGMENT,
+        "parcellate": _regions(atlases, references) if {"parcellate", "network"} & set(tasks) else "",
+        "network": _networks(references) if "network" in tasks else "",
+    }
+    said = [opening, *(text for task, text in sentences.items() if task in tasks or task == "parcellate")]
     if heads and "network" in tasks:
-        said.append(
-            f"From volumes, intensities and network, the head(s) {', '.join(heads)} predicted; for research only."
-        )
-    references = "\n".join(f"{number}. {reference}" for number, reference in enumerate(cited, start=1))
-    note = "This text was written by unibrain-bids, to be used as it is, under CC0."
-    return f"# Methods\n\n{' '.join(' '.join(said).split())}\n\n# References\n\n{references}\n\n*{note}*\n"
+        said.append(_HEADS.format(", ".join(heads)))
+    text = " ".join(" ".join(said).split())
+    return f"# Methods\n\n{text}\n\n# References\n\n{references.listed()}\n\n*{_NOTE}*\n"
+
+
+class _References:
+    """The references so far, numbered in the order of the text."""
+
+    def __init__(self, cited: Sequence[str]) -> None:
+        self.cited = list(cited)
+
+    def cite(self, reference: str) -> str:
+        """Return the reference's number in brackets."""
+        if reference not in self.cited:
+            self.cited.append(reference)
+        return f"[{self.cited.index(reference) + 1}]"
+
+    def listed(self) -> str:
+        """Return all of them as a numbered list."""
+        return "\n".join(f"{number}. {reference}" for number, reference in enumerate(self.cited, start=1))
+
+
+def _registration(templates: Sequence[str], references: _References) -> str:
+    goals = [f"{name} {references.cite(_MNI)}" if name.startswith("MNI152") else name for name in templates]
+    return _REGISTER.format(" and one to ".join(goals)) if goals else ""
+
+
+def _regions(atlases: Sequence[str], references: _References) -> str:
+    names = ", ".join(f"{atlas} {references.cite(_DK)}" if atlas == "DK" else atlas for atlas in atlases)
+    return _REGIONS.format(names)
+
+
+def _networks(references: _References) -> str:
+    return _NETWORK.format(references.cite(_KLS), references.cite(_MIND))
 
 
 def write_citation(output_dir: Path, text: str) -> Path:
