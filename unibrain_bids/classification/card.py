@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,17 +16,29 @@ from typing import Any
 from unibrain_bids import __version__
 from unibrain_bids.errors import ResourceError
 
-__all__ = ["FORMAT", "NETWORK", "RESEARCH_USE", "HeadFile", "find_head", "new_card", "release"]
+__all__ = [
+    "FORMAT",
+    "FROM_MODEL",
+    "FROM_TABLES",
+    "NETWORK",
+    "RESEARCH_USE",
+    "HeadFile",
+    "find_head",
+    "new_card",
+    "release",
+]
 
 RESEARCH_USE = "Research use only: not a diagnosis, and not for decisions about a person."
 FORMAT = 1
 NETWORK = "innerproduct"
-# What `features.features_of` makes: to be changed together with it.
-_FEATURES = {
+# What heads see: of the derivatives' tables (`features.features_of`), or of the model's own outputs
+# (`model.description`), for heads that were trained together with it. To be changed together with those two.
+FROM_TABLES = {
     "regions": ["log volume", "mean intensity"],
     "whole": ["log intracranial volume"],
     "network": NETWORK,
 }
+FROM_MODEL = {**FROM_TABLES, "regions": ["embedding", "log volume"]}
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,11 @@ class HeadFile:
     sha256: str
     card: dict[str, Any]
 
+    @property
+    def sees_model(self) -> bool:
+        """Whether it sees the model's own outputs, and not the tables of the derivatives."""
+        return bool(self.card["Model"]["Features"] == FROM_MODEL)
+
     def check(self, *, weights: str | None, atlas: str, version: str = __version__) -> None:
         """See to it that the head was trained on derivatives of the same making.
 
@@ -70,10 +88,11 @@ class HeadFile:
         remedy = "Use a head that was trained with this version of the package, or train it again (group --classify)."
         if model["Atlas"] != atlas:
             raise ResourceError(f"{self.path}: trained on regions of the atlas {model['Atlas']}, not {atlas}.", remedy)
-        if model["Features"] != _FEATURES:
+        if model["Features"] not in (FROM_TABLES, FROM_MODEL):
             raise ResourceError(f"{self.path}: made for other features of the regions.", remedy)
         if model["Weights"] != weights:
             here, now = model["Weights"][:12], (weights or "unknown")[:12]
+            remedy += " Weights of your own are given as --weights FILE."
             raise ResourceError(f"{self.path}: trained with the model's weights {here}, not {now}.", remedy)
         if model["Version"] != release(version):
             here, now = model["Version"], release(version)
@@ -112,7 +131,15 @@ def release(version: str) -> str:
 
 
 def new_card(
-    label: str, target: str, classes: tuple[str, str] | None, *, weights: str, version: str, atlas: str, **more: Any
+    label: str,
+    target: str,
+    classes: tuple[str, str] | None,
+    *,
+    weights: str,
+    version: str,
+    atlas: str,
+    features: Mapping[str, Any] = FROM_TABLES,
+    **more: Any,
 ) -> dict[str, Any]:
     """Return a card with what a head needs to be applied, and `more`."""
     return {
@@ -121,6 +148,6 @@ def new_card(
         "Target": target,
         "Classes": list(classes) if classes else None,
         "Use": RESEARCH_USE,
-        "Model": {"Weights": weights, "Version": release(version), "Atlas": atlas, "Features": _FEATURES},
+        "Model": {"Weights": weights, "Version": release(version), "Atlas": atlas, "Features": features},
         **more,
     }

@@ -34,6 +34,8 @@ class Cohort:
         (N,) site of each scan's participant, or None.
     classes
         Names of the classes 0 and 1; None where the target is a number.
+    scans
+        (N,) names of the scans, for models that look at the images; or None.
     """
 
     regions: NDArray[np.float32]
@@ -44,6 +46,7 @@ class Cohort:
     covariates: NDArray[np.float64]
     sites: NDArray[np.str_] | None = None
     classes: tuple[str, str] | None = None
+    scans: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -65,6 +68,7 @@ class Cohort:
             participants=self.participants[rows],
             covariates=self.covariates[rows],
             sites=None if self.sites is None else self.sites[rows],
+            scans=None if self.scans is None else self.scans[rows],
         )
 
     def of_participants(self, values: NDArray[np.float64]) -> NDArray[np.float64]:

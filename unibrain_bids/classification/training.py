@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from unibrain_bids.classification.card import new_card
+from unibrain_bids.classification.card import FROM_TABLES, new_card
 from unibrain_bids.classification.cohort import Cohort
 from unibrain_bids.classification.head import Head
 from unibrain_bids.classification.novelty import Novelty
 from unibrain_bids.classification.validation import (
     CANDIDATES,
+    FOLDS,
     HEAD,
     INNER_FOLDS,
     Candidate,
@@ -54,7 +55,10 @@ def train_head(
     version: str,
     atlas: str,
     excluded: dict[str, str],
+    features: Mapping[str, Any] = FROM_TABLES,
     candidates: Sequence[Candidate] = CANDIDATES,
+    folds: int = FOLDS,
+    repeats: int | None = None,
     permutations: int = 1000,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
@@ -71,7 +75,9 @@ def train_head(
         What made the derivatives: SHA-256 of the weights, version of the package, atlas.
     excluded
         Participants or scans that were left out, with reasons.
-    candidates, permutations, seed, progress
+    features
+        What the head sees (`card.FROM_TABLES` or `card.FROM_MODEL`).
+    candidates, folds, repeats, permutations, seed, progress
         See `validation.validate`.
 
     Raises
@@ -79,7 +85,9 @@ def train_head(
     UsageError
         There are too few participants.
     """
-    options: dict[str, Any] = {"candidates": candidates, "permutations": permutations, "seed": seed}
+    options: dict[str, Any] = {
+        "candidates": candidates, "folds": folds, "repeats": repeats, "permutations": permutations, "seed": seed,
+    }  # fmt: skip
     n_sites = 0 if cohort.sites is None else len(set(cohort.sites))
     schemes = [False, True] if n_sites > 1 else [False]
     validations = tuple(validate(cohort, by_site=by_site, progress=progress, **options) for by_site in schemes)
@@ -91,6 +99,7 @@ def train_head(
         weights=weights,
         version=version,
         atlas=atlas,
+        features=features,
         Kind=chosen.candidate.name,
         Setting=chosen.setting,
         Threshold=chosen.threshold,

@@ -135,6 +135,8 @@ def validate(
     *,
     by_site: bool = False,
     candidates: Sequence[Candidate] = CANDIDATES,
+    folds: int = FOLDS,
+    repeats: int | None = None,
     permutations: int = 1000,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
@@ -146,10 +148,11 @@ def validate(
     cohort
         The scans.
     by_site
-        Hold out whole sites. Otherwise five folds, each with its part of every class and site; repeated with
-        other folds, below 200 participants.
+        Hold out whole sites. Otherwise `folds` folds, each with its part of every class and site.
     candidates
         Models among which the inner folds choose.
+    folds, repeats
+        Number of folds, and how often it all is done with other folds (None: twice below 200 participants).
     permutations
         Of each test.
     seed
@@ -162,10 +165,13 @@ def validate(
     UsageError
         There are too few participants.
     """
-    check_size(cohort, FOLDS)
+    check_size(cohort, folds)
     n_participants = len(set(cohort.participants))
-    repeats = 1 if by_site or n_participants >= SMALL_COHORT else REPEATS
-    partitions = [site_splits(cohort)] if by_site else [outer_splits(cohort, FOLDS, seed + k) for k in range(repeats)]
+    repeats = repeats or (1 if n_participants >= SMALL_COHORT else REPEATS)
+    if by_site:
+        repeats, partitions = 1, [site_splits(cohort)]
+    else:
+        partitions = [outer_splits(cohort, folds, seed + k) for k in range(repeats)]
     names = [HEAD, *(candidate.name for candidate in candidates), BASELINE]
     scores, margins = ({name: np.zeros(len(cohort)) for name in names} for _ in range(2))
     choices: Counter[str] = Counter()
@@ -274,5 +280,5 @@ def _scheme(cohort: Cohort, partitions: Sequence[Sequence[Split]], *, by_site: b
         return f"whole sites held out, in {len(partitions[0])} lots"
     times = f", repeated {len(partitions)} times" if len(partitions) > 1 else ""
     kind = "range" if cohort.classes is None else "class"
-    site = " and site" if balances_sites(cohort, FOLDS) else ""
+    site = " and site" if balances_sites(cohort, len(partitions[0])) else ""
     return f"{len(partitions[0])} folds of participants, balanced by {kind}{site}{times}"

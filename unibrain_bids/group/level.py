@@ -10,7 +10,7 @@ from pathlib import Path
 from unibrain_bids.bids.atomic import write_text
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
 from unibrain_bids.classification.head import load_head
-from unibrain_bids.errors import DatasetError
+from unibrain_bids.errors import DatasetError, UsageError
 from unibrain_bids.group.comparison import Comparison, Question, ask
 from unibrain_bids.group.derivatives import find_tables
 from unibrain_bids.group.gather import Gathered, gather
@@ -77,6 +77,9 @@ def run_group(
         label = label_of(str(options.classify or options.regress))
         sections.append(learned_section(learn(output_dir, gathered, table, options, label=label)))
     for file in options.heads:
+        if file.sees_model:
+            remedy = "Give it at participant level (--classifier)."
+            raise UsageError(f"{file.path}: sees the model's own outputs, which no table holds.", remedy)
         maker = one_maker(gathered)
         file.check(weights=maker.weights, version=maker.release, atlas=DEFAULT_ATLAS)
         head = load_head(file)

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from unibrain_bids.errors import ScanError
 from unibrain_bids.imaging.scan import Scan
 from unibrain_bids.inference.found import Found
-from unibrain_bids.inference.prediction import Prediction, named_network
+from unibrain_bids.inference.prediction import Prediction, as_arrays, named_network
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
 from unibrain_bids.model.anatomy import connected_winners
+from unibrain_bids.model.description import describe_head
 from unibrain_bids.model.evidence import weigh_by_intensity
 from unibrain_bids.model.locate import largest_component
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
@@ -45,7 +46,7 @@ def assemble(
     structures, tissues, shares = _segment(native, found.structures, mask, preproc)
     white = np.median(preproc[tissues == _TISSUES["WM"]])
     brain = preproc * mask * np.float32(WHITE_MATTER_INTENSITY / max(white, 1e-6))
-    voxel = frame.SPACING**3 / abs(np.linalg.det(frame_from_scan[:3, :3]))
+    voxel = frame.voxel_volume(frame_from_scan)
     return Prediction(
         scan=scan,
         mask=mask.astype(np.uint8),
@@ -60,6 +61,7 @@ def assemble(
         intracranial_volume=float((found.intracranial > 0.5).sum()) * voxel,
         networks={"innerproduct": named_network(outputs.network[0].cpu().numpy())},
         quality=quality,
+        description=as_arrays(describe_head(outputs, voxel)),
     )
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from unibrain_bids.imaging.scan import Scan
 from unibrain_bids.labels import LabelTable
+from unibrain_bids.model.description import Description
 from unibrain_bids.model.parcellation import region_numbers
 
 
@@ -19,6 +20,15 @@ class Network:
     index: tuple[int, ...]
     names: tuple[str, ...]
     matrix: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DescriptionArrays:
+    """`model.description.Description` of one head: regions (84, F + 1), whole (1,), network (84, 84)."""
+
+    regions: NDArray[np.float32]
+    whole: NDArray[np.float32]
+    network: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ class Prediction:
         The model's own measures.
     intracranial_volume
         mm3.
+    description
+        What a head trained together with the model sees.
     """
 
     scan: Scan
@@ -68,6 +80,13 @@ class Prediction:
     intracranial_volume: float
     networks: dict[str, Network] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
+    description: DescriptionArrays | None = None
+
+
+def as_arrays(description: Description) -> DescriptionArrays:
+    """The description of the first head of a batch as arrays."""
+    parts = (description.regions, description.whole, description.network)
+    return DescriptionArrays(*(part[0].cpu().numpy() for part in parts))
 
 
 def named_network(matrix: NDArray[np.float32]) -> Network:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from unibrain_bids.imaging.affines import is_plausible_affine
 from unibrain_bids.imaging.scan import Scan, load_scan
-from unibrain_bids.inference.found import find_brain
+from unibrain_bids.inference.found import Found, find_brain
 from unibrain_bids.inference.loading import Model, load_model
 from unibrain_bids.inference.native import as_float64, assemble, no_brain
 from unibrain_bids.inference.prediction import Prediction
@@ -19,6 +21,7 @@ from unibrain_bids.model.confidence import mask_certainty, movement, outside_vie
 from unibrain_bids.model.gain import refine_log_gain
 from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.locate import Volume, find_head, pull_averaged
+from unibrain_bids.model.unibrain import Outputs
 
 # Where the closed form on the segmented structures would still move the brain by more than this, the head is realigned
 # and looked at once more; where the bias field is stronger than this (standard deviation of its logarithm), up to twice
@@ -26,6 +29,37 @@ from unibrain_bids.model.locate import Volume, find_head, pull_averaged
 _SETTLED_MM = 2.0
 _SHADED = 0.2
 _ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """A head as the model saw it last.
+
+    Attributes
+    ----------
+    image
+        (1, 1, X, Y, Z) what went in, 0..1, on the model grid.
+    frame_from_scan
+        (4, 4) float64, mm: where that grid stood.
+    agreement
+        Of the second look with the atlas (`model.locate.Located`).
+    outputs
+        What came out.
+    found
+        The brain in it.
+    fitted
+        (4, 4) what the closed form on the found structures would add to `frame_from_scan`.
+    log_gain
+        (1, 1, X, Y, Z) logarithm of the intensity correction.
+    """
+
+    image: Tensor
+    frame_from_scan: NDArray[np.float64]
+    agreement: float
+    outputs: Outputs
+    found: Found
+    fitted: Tensor
+    log_gain: Tensor
 
 
 @torch.inference_mode()
@@ -52,8 +86,22 @@ def predict(
     """
     model = model or load_model()
     scan = scan if isinstance(scan, Scan) else load_scan(Path(scan))
-    data = torch.from_numpy(np.ascontiguousarray(scan.data))[None, None].to(model.device)
-    volume = Volume(data, np.asarray(scan.affine, dtype=np.float64))
+    volume = as_volume(scan, model.device)
+    seen = look(scan, volume, model, smoothness=smoothness, mirror=mirror)
+    quality = {
+        "model_atlas_agreement": seen.agreement,
+        "model_realignment_mm": movement(seen.fitted),
+        "model_mask_certainty": mask_certainty(seen.found.brain),
+        "model_structure_certainty": structure_certainty(seen.found.structures, seen.found.brain),
+        "model_tilt_deg": tilt(seen.frame_from_scan),
+        "model_outside_view": outside_view(model.unibrain, as_float64(seen.fitted) @ seen.frame_from_scan, volume),
+    }
+    return assemble(scan, seen.outputs, seen.found, seen.log_gain, seen.frame_from_scan, seen.fitted, quality)
+
+
+@torch.inference_mode()
+def look(scan: Scan, volume: Volume, model: Model, *, smoothness: float = 0.1, mirror: bool = True) -> Look:
+    """Find the head of a scan (whose data `volume` holds), and see it on the model grid; see `predict`."""
     located = find_head(model.first_look, model.aligner, volume)
     if located is None:
         raise no_brain(scan)
@@ -62,7 +110,8 @@ def predict(
     correction = torch.zeros(())
     for attempt in range(_ATTEMPTS):
         image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
-        outputs = model.unibrain(scale_to_unit(image * correction.exp()), lam, mirror=mirror)
+        scaled = scale_to_unit(image * correction.exp())
+        outputs = model.unibrain(scaled, lam, mirror=mirror)
         found = find_brain(outputs.dense)
         fitted = model.unibrain.fit(found.structures)[0]
         proposed = outputs.dense.multiplier.log_gain()
@@ -75,15 +124,13 @@ def predict(
             frame_from_scan = _checked(scan, as_float64(fitted) @ frame_from_scan)
         # The field is smooth: that the head has moved a little under it since does no harm.
         correction = log_gain if shaded else torch.zeros(())
-    quality = {
-        "model_atlas_agreement": located.agreement,
-        "model_realignment_mm": movement(fitted),
-        "model_mask_certainty": mask_certainty(found.brain),
-        "model_structure_certainty": structure_certainty(found.structures, found.brain),
-        "model_tilt_deg": tilt(frame_from_scan),
-        "model_outside_view": outside_view(model.unibrain, as_float64(fitted) @ frame_from_scan, volume),
-    }
-    return assemble(scan, outputs, found, log_gain, frame_from_scan, fitted, quality)
+    return Look(scaled, frame_from_scan, located.agreement, outputs, found, fitted, log_gain)
+
+
+def as_volume(scan: Scan, device: torch.device) -> Volume:
+    """A scan as tensors on a device."""
+    data = torch.from_numpy(np.ascontiguousarray(scan.data))[None, None].to(device)
+    return Volume(data, np.asarray(scan.affine, dtype=np.float64))
 
 
 def _checked(scan: Scan, frame_from_scan: NDArray[np.floating]) -> NDArray[np.float64]:

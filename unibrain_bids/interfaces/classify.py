@@ -5,20 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
 
 from unibrain_bids.bids.atomic import write_tsv
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
 from unibrain_bids.bids.tables import read_network, read_quality, read_regions
 from unibrain_bids.classification.card import NETWORK, RESEARCH_USE, HeadFile
-from unibrain_bids.classification.features import features_of
+from unibrain_bids.classification.features import Features, features_of
 from unibrain_bids.classification.head import load_head
 from unibrain_bids.classification.tables import column_texts, prediction_row
 
 
 class _ClassifyInput(BaseInterfaceInputSpec):
     heads = traits.List(traits.Instance(HeadFile), mandatory=True, desc="trained heads")
-    files = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="learned network and quality measures, by role")
+    files = traits.Dict(
+        traits.Str,
+        traits.Str,
+        mandatory=True,
+        desc="quality measures, learned network, the model's description, by role",
+    )
     regions = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="tables of regions, by role")
 
 
@@ -34,14 +40,10 @@ class ClassifyScan(SimpleInterface):
     output_spec = _ClassifyOutput
 
     def _run_interface(self, runtime: Any) -> Any:
-        features = features_of(
-            read_regions(Path(self.inputs.regions[f"regions_{DEFAULT_ATLAS}"])),
-            read_network(Path(self.inputs.files[f"network_{DEFAULT_ATLAS}_{NETWORK}"])),
-            read_quality(Path(self.inputs.files["quality"])),
-        )
         tables, sidecars = {}, {}
         for file in self.inputs.heads:
             head = load_head(file)
+            features = self._model_features() if file.sees_model else self._table_features()
             role = f"prediction_{file.label}"
             path = Path(runtime.cwd) / f"{role}.tsv"
             write_tsv(path, [prediction_row(head, head.apply(features))])
@@ -53,3 +55,14 @@ class ClassifyScan(SimpleInterface):
             }
         self._results["files"], self._results["sidecars"] = tables, sidecars
         return runtime
+
+    def _table_features(self) -> Features:
+        return features_of(
+            read_regions(Path(self.inputs.regions[f"regions_{DEFAULT_ATLAS}"])),
+            read_network(Path(self.inputs.files[f"network_{DEFAULT_ATLAS}_{NETWORK}"])),
+            read_quality(Path(self.inputs.files["quality"])),
+        )
+
+    def _model_features(self) -> Features:
+        with np.load(self.inputs.files["description"]) as stored:
+            return Features(**stored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,9 @@ def save_prediction(prediction: Prediction, folder: Path) -> dict[str, str]:
     for measure, network in prediction.networks.items():
         role = f"network_{DEFAULT_ATLAS}_{measure}"
         files[role] = write_network(folder / f"{role}.tsv", labels.names, in_order_of(labels, network))
+    if prediction.description is not None:
+        files["description"] = folder / "description.npz"
+        np.savez(files["description"], **asdict(prediction.description))
     files["quality"] = folder / "quality.json"
     write_json(files["quality"], quality_report(prediction))
     return {role: str(path) for role, path in files.items()}

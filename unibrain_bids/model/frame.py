@@ -46,6 +46,11 @@ def affine(spacing: float = SPACING, shape: tuple[int, ...] = SHAPE) -> np.ndarr
     return matrix
 
 
+def voxel_volume(frame_from_scan: np.ndarray) -> float:
+    """Volume in the scan, mm3, of a voxel of the model grid, given the affine (4, 4) in mm between the two."""
+    return SPACING**3 / abs(float(np.linalg.det(frame_from_scan[:3, :3])))
+
+
 def points(
     shape: tuple[int, ...] = SHAPE, spacing: float = SPACING, device: torch.device | str = "cpu"
 ) -> torch.Tensor:

@@ -20,6 +20,7 @@ from unibrain_bids.model.presets import Preset
 from unibrain_bids.model.registration import Registration, centroids, closed_form_affine
 from unibrain_bids.model.segmentation import SegmentationHead, group_prior, log_prior
 from unibrain_bids.model.spatial import warp
+from unibrain_bids.model.steady import Pointwise
 
 # Structures of fewer voxels (of 8 mm3) don't enter the closed-form fit.
 _SMALLEST_STRUCTURE = 20
@@ -103,7 +104,7 @@ class UniBrain(nn.Module):
             transformer_blocks=preset.transformer_blocks, hypernetwork=preset.hypernetwork,
         )  # fmt: skip
         self.multiplier = MultiplierHead(width_half)
-        self.extraction = nn.Conv3d(width_full, 2, 1)
+        self.extraction = Pointwise(width_full, 2)
         self.segmentation = SegmentationHead(width_full)
         self.places = PlaceHead(preset.widths[-1])
         self.registration = Registration(preset.widths[-1], preset.stages, preset.stage_widths)
@@ -165,7 +166,10 @@ class UniBrain(nn.Module):
 
         `mirror` looks at the mirrored head as well (twice the time, steadier labels).
         """
-        dense = self.mirrored_mean(image, smoothness) if mirror else self.dense(image, smoothness)
+        return self.complete(self.mirrored_mean(image, smoothness) if mirror else self.dense(image, smoothness), image)
+
+    def complete(self, dense: Dense, image: Tensor) -> Outputs:
+        """What follows from the per-voxel outputs of heads (batch, 1, X, Y, Z)."""
         stages = self.register(dense, image)
         frame_from_grid = torch.linalg.inv(stages[-1])
         probability = torch.softmax(dense.structure_logits.float(), dim=1)
