@@ -55,11 +55,12 @@ def test_lambda_modulates_the_decoder() -> None:
     assert (smooth - rough).abs().max() > 1e-3
 
 
-def test_the_identity_crops_the_grid_to_the_template(tiny: NPP) -> None:
-    """Both grids are centred on the origin: 32 voxels of 8 mm, and the frame's 160 x 192 x 160 mm in 20 x 24 x 20."""
-    volume = torch.rand(1, 1, *TINY.shape)
-    aligned = tiny.to_template(volume, torch.eye(4)[None])
-    torch.testing.assert_close(aligned, volume[:, :, 6:26, 4:28, 6:26])
+def test_the_affine_pulls_in_mm(tiny: NPP) -> None:
+    """A template point 16 mm to the right of a grid's point takes its value: two voxels of 8 mm."""
+    volume, shift = torch.rand(1, 1, *TINY.shape), torch.eye(4)[None].clone()
+    torch.testing.assert_close(tiny.to_template(volume, shift), volume)
+    shift[:, 0, 3] = 16.0
+    torch.testing.assert_close(tiny.to_template(volume, shift)[:, :, :-2], volume[:, :, 2:])
 
 
 def test_the_reconstruction_reaches_every_part(tiny: NPP) -> None:

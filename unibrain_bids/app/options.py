@@ -200,7 +200,12 @@ def _add_processing(group: argparse._ArgumentGroup) -> None:
         "TemplateFlow, NAME:TEMPLATE[:desc-...]; TEMPLATE is the space it lies in, such as MNI152NLin6Asym"
     )
     _add(group, "--atlas", aliases=["--atlases"], dest="atlases", metavar="ATLAS", help=text, **several)
-    text = f"which results to write (default: all): {', '.join(TASKS)}"
+    text = (
+        "unified (default): the model of this program; npp: the published system of that name by itself, with weights "
+        "that were trained little (mask, preproc and register only)"
+    )
+    _add(group, "--model", metavar="MODEL", help=text)
+    text = f"which results to write (default: all that the model gives): {', '.join(TASKS)}"
     _add(group, "--tasks", metavar="TASK", help=text, **several)
     text = "smoothness of the bias correction, from 0.001 (follows the image) to 10 (default: 0.1)"
     _add(group, "--smoothness", aliases=["--lambda"], metavar="LAMBDA", help=text)

@@ -26,6 +26,7 @@ from unibrain_bids.bids.inputs import check_dataset
 from unibrain_bids.errors import ExitCode
 from unibrain_bids.workflows.logs import start_logging
 from unibrain_bids.workflows.names import ROOT, SHARED, scan_name, workflow_name
+from unibrain_bids.workflows.processing import DEFAULT_MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -102,13 +103,16 @@ def _methods(settings: Settings, weights: str) -> str:
 
 
 def _check_machine(settings: Settings) -> tuple[Settings, str]:
-    """Return the settings with the device that this machine has, and the SHA-256 of the weights.
+    """Return the settings with the device that this machine has and the model's weights, and their SHA-256.
 
     With a plugin of the user's, the device is a matter of the machines that it uses.
     """
-    from unibrain_bids.inference import resolve_device, weights_digest
+    from unibrain_bids.inference import resolve_device, shipped_weights, weights_digest
 
-    digest = weights_digest(settings.processing.weights)
+    processing = settings.processing
+    digest = weights_digest(processing.weights, model=processing.model)
+    if processing.weights is None and processing.model != DEFAULT_MODEL:
+        settings = replace(settings, processing=replace(processing, weights=shipped_weights(processing.model)))
     if settings.plugin_file is None:
         device = str(resolve_device(settings.processing.device))
         settings = replace(settings, processing=replace(settings.processing, device=device))

@@ -18,7 +18,7 @@ from unibrain_bids.bids.templates import NATIVE_SPACES, Space, find_space
 from unibrain_bids.classification.card import HeadFile, find_head
 from unibrain_bids.errors import ResourceError, UsageError
 from unibrain_bids.group.options import GroupOptions
-from unibrain_bids.workflows.processing import DEFAULT_ATLAS, TASKS, Processing
+from unibrain_bids.workflows.processing import DEFAULT_ATLAS, DEFAULT_MODEL, MODELS, TASKS, Processing
 
 T = TypeVar("T")
 
@@ -101,11 +101,12 @@ def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> 
         judge.problems.append("--clean-workdir: there is no --work-dir to clean.")
     if work_dir and work_dir.resolve().is_relative_to(bids_dir.resolve()):
         judge.problems.append(f"--work-dir {work_dir}: lies inside the raw dataset; put it outside.")
+    model = judge("--model", _model, options.model) or DEFAULT_MODEL
     atlases, atlas_sources = judge("--atlas", _atlases, options.atlases) or (ATLASES, ())
     processing = Processing(
         bids_dir=bids_dir,
         output_dir=output_dir,
-        tasks=judge("--tasks", _tasks, options.tasks) or TASKS,
+        tasks=judge("--tasks", _tasks_of(model), options.tasks) or MODELS[model],
         spaces=_or_default(judge("--output-spaces", _spaces, options.output_spaces), (Space(),)),
         atlases=atlases,
         atlas_sources=atlas_sources,
@@ -113,6 +114,7 @@ def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> 
         device=judge("--device", _device, options.device) or "auto",
         random_seed=judge("--random-seed", _seed, options.random_seed) or 0,
         weights=judge("--weights", _file, options.weights),
+        model=model,
         heads=judge("--classifier", _heads, options.classifiers) or (),
     )
     settings = Settings(
@@ -141,6 +143,8 @@ def make_settings(options: argparse.Namespace, problems: Sequence[str] = ()) -> 
         group=_group_options(options, processing, judge),
         config=options.config,
     )
+    if options.atlases and not {"parcellate", "network"} & set(MODELS[model]):
+        judge.problems.append(f"--atlas: the model {model} gives no parcellation.")
     if processing.heads and not {"parcellate", "network"} <= set(processing.tasks):
         judge.problems.append("--classifier: needs the tasks parcellate and network.")
     if settings.no_report and settings.reports_only:
@@ -283,8 +287,20 @@ def _choice(words: list[str], choices: Sequence[str]) -> tuple[str, ...]:
     return tuple(choice for choice in choices if choice in words)
 
 
-def _tasks(words: list[str]) -> tuple[str, ...]:
-    return _choice(words, TASKS)
+def _model(text: str) -> str:
+    if text not in MODELS:
+        raise ValueError(f"there are {', '.join(MODELS)}")
+    return text
+
+
+def _tasks_of(model: str) -> Callable[[list[str]], tuple[str, ...]]:
+    def rule(words: list[str]) -> tuple[str, ...]:
+        wanted = _choice(words, TASKS)
+        if beyond := [task for task in wanted if task not in MODELS[model]]:
+            raise ValueError(f"the model {model} gives no {', '.join(beyond)}; it gives {', '.join(MODELS[model])}")
+        return wanted
+
+    return rule
 
 
 def _atlases(words: list[str]) -> tuple[tuple[str, ...], tuple[AtlasSource, ...]]:

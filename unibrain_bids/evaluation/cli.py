@@ -19,7 +19,7 @@ from unibrain_bids.errors import ExitCode, UnibrainError
 
 if TYPE_CHECKING:
     from unibrain_bids.evaluation.heads import HeadRecord
-    from unibrain_bids.inference import Model
+    from unibrain_bids.inference import AnyModel
 
 SOURCES = ("muse", "simulated")
 
@@ -95,7 +95,7 @@ def _records(source: str, options: argparse.Namespace) -> list[HeadRecord]:
     return simulated_heads(options.data, options.out / "simulated", count=options.count)
 
 
-def _facts(options: argparse.Namespace, command: str, model: Model) -> Mapping[str, str]:
+def _facts(options: argparse.Namespace, command: str, model: AnyModel) -> Mapping[str, str]:
     """Return what a reader needs to judge or repeat the run."""
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
     return {

@@ -8,11 +8,12 @@ Example
 True
 """
 
-from unibrain_bids.inference.loading import Model, load_model, resolve_device, resource, weights_digest
+from unibrain_bids.inference.loading import Model, resolve_device, resource, shipped_weights, weights_digest
+from unibrain_bids.inference.models import AnyModel, load_model, predict
 from unibrain_bids.inference.prediction import Network, Prediction, named_network
-from unibrain_bids.inference.unified import predict
 
 __all__ = [
+    "AnyModel",
     "Model",
     "Network",
     "Prediction",
@@ -21,5 +22,6 @@ __all__ = [
     "predict",
     "resolve_device",
     "resource",
+    "shipped_weights",
     "weights_digest",
 ]

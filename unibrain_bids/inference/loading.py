@@ -1,4 +1,4 @@
-"""The shipped model on a device."""
+"""The unified model on a device; which model a file of weights belongs to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,12 +21,17 @@ from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.unibrain import UniBrain
 from unibrain_bids.model.weights import load_weights
 
-_SHIPPED = "weights/unified.safetensors"
+UNIFIED_MODEL = "unified"
+# What files of weights hold, by the name of the model.
+MODULES: dict[str, frozenset[str]] = {
+    UNIFIED_MODEL: frozenset(("first_look", "aligner", "unibrain")),
+    "npp": frozenset(("npp",)),
+}
 
 
 @dataclass(frozen=True)
 class Model:
-    """Networks, atlas and provenance, ready on a device.
+    """The unified model: networks, atlas and provenance, ready on a device.
 
     Attributes
     ----------
@@ -39,6 +45,7 @@ class Model:
         Of the weights file (training data, revision, licence).
     """
 
+    kind: ClassVar[str] = UNIFIED_MODEL
     first_look: FirstLook
     aligner: Aligner
     unibrain: UniBrain
@@ -70,13 +77,13 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 @lru_cache(maxsize=2)
 def load_model(device: str = "auto", weights: Path | None = None) -> Model:
-    """The shipped model (or other weights), loaded once per process and device."""
+    """The shipped unified model (or other weights for it), loaded once per process and device."""
     resolved = resolve_device(device)
     with np.load(resource("population/atlas.npz")) as arrays:
         atlas = Atlas.from_arrays(arrays)
     first, second = FirstLook(UNIFIED.first_look_widths), Aligner(UNIFIED.aligner_widths, atlas)
     unibrain = UniBrain(UNIFIED, atlas)
-    path = weights or resource(_SHIPPED)
+    path = weights or shipped_weights()
     networks = {"first_look": first, "aligner": second, "unibrain": unibrain}
     metadata = load_weights(path, networks)
     for network in networks.values():
@@ -84,25 +91,39 @@ def load_model(device: str = "auto", weights: Path | None = None) -> Model:
     return Model(first, second, unibrain, resolved, weights_digest(weights), metadata)
 
 
-def weights_digest(weights: Path | None = None) -> str:
-    """SHA-256 of the shipped weights, or of others.
+def shipped_weights(model: str = UNIFIED_MODEL) -> Path:
+    """The file of weights that comes with the package, by the name of the model."""
+    return resource(f"weights/{model}.safetensors")
+
+
+def weights_digest(weights: Path | None = None, *, model: str = UNIFIED_MODEL) -> str:
+    """SHA-256 of the shipped weights of a model, or of others for it.
 
     Raises
     ------
     ResourceError
         The file cannot be read, or holds no weights of the model.
     """
-    path = weights or resource(_SHIPPED)
+    path = weights or shipped_weights(model)
+    if missing := MODULES[model] - modules_in(path):
+        remedy = f"Give weights for --model {model}; docs/training.md says how they are made."
+        raise ResourceError(f"{path}: holds no {', '.join(sorted(missing))}.", remedy)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def modules_in(path: Path) -> frozenset[str]:
+    """Names of the networks whose weights a file holds.
+
+    Raises
+    ------
+    ResourceError
+        The file cannot be read.
+    """
     try:
         with safe_open(path, framework="numpy") as opened:
-            modules = {name.partition(".")[0] for name in opened.keys()}  # noqa: SIM118 - no mapping
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            return frozenset(name.partition(".")[0] for name in opened.keys())  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
         raise ResourceError(f"{path}: cannot be read as weights ({error}).", "Give a .safetensors file.") from error
-    if missing := {"first_look", "aligner", "unibrain"} - modules:
-        remedy = "Give weights as `unibrain-train finetune` or `training.export` writes them."
-        raise ResourceError(f"{path}: holds no {', '.join(sorted(missing))}.", remedy)
-    return digest
 
 
 def resource(name: str) -> Path:

@@ -19,13 +19,13 @@ from unibrain_bids.imaging.images import MNI_CODE, save_image
 from unibrain_bids.imaging.itk import write_itk_affine
 from unibrain_bids.imaging.quality import quality_flags
 from unibrain_bids.imaging.resample import resample
-from unibrain_bids.inference import load_model
 from unibrain_bids.interfaces.template import (
     Template,
     load_template,
     read_template,
     register_template,
     register_to,
+    registering_model,
     save_template,
 )
 from unibrain_bids.model.refine import Refinement
@@ -53,7 +53,7 @@ class RegisterTemplates(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         torch.set_num_threads(self.inputs.num_threads)
-        model = load_model(self.inputs.device, Path(self.inputs.weights) if self.inputs.weights else None)
+        model = registering_model(self.inputs.device, Path(self.inputs.weights) if self.inputs.weights else None)
         files = {space.label: Path(runtime.cwd) / f"{space.label}.npz" for space in self.inputs.spaces}
         for space in self.inputs.spaces:
             save_template(register_template(space.label, space.image, model), files[space.label])
@@ -124,16 +124,21 @@ class ResampleToTemplates(SimpleInterface):
 
 def register_files(
     brain: str, structures: str, template: Template, frame_from_scan: np.ndarray
-) -> tuple[np.ndarray, Refinement]:
-    """Return `template_from_scan` of a scan whose brain and structures lie in files; see `template.register_to`."""
-    image, labels = Nifti1Image.from_filename(brain), Nifti1Image.from_filename(structures)
-    return register_to(
-        template, image.get_fdata(dtype=np.float32), np.asarray(labels.dataobj), image.affine, frame_from_scan
-    )
+) -> tuple[np.ndarray, Refinement | None]:
+    """Return `template_from_scan` of a scan whose brain and structures lie in files; see `template.register_to`.
+
+    Where the model knows no structures its affine is taken as it is, and there is no agreement to tell of.
+    """
+    image, labels = Nifti1Image.from_filename(brain), np.asarray(Nifti1Image.from_filename(structures).dataobj)
+    if not labels.any():
+        return np.linalg.inv(template.frame_from_template) @ frame_from_scan, None
+    return register_to(template, image.get_fdata(dtype=np.float32), labels, image.affine, frame_from_scan)
 
 
-def with_agreement(quality: Mapping[str, Any], agreement: Refinement) -> dict[str, Any]:
+def with_agreement(quality: Mapping[str, Any], agreement: Refinement | None) -> dict[str, Any]:
     """Return the quality measures of a scan with how well it fits the template, flagged where it does not."""
+    if agreement is None:
+        return dict(quality)
     measures = {"registration_overlap": agreement.overlap, "registration_correlation": agreement.correlation}
     return {**quality, **measures, "flags": [*quality.get("flags", []), *quality_flags(measures)]}
 

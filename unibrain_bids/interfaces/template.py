@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.errors import ResourceError, ScanError
 from unibrain_bids.imaging.images import MNI_CODE, save_image
-from unibrain_bids.inference import Model, load_model, predict, resource
+from unibrain_bids.inference import AnyModel, Model, load_model, predict, resource
 from unibrain_bids.model.refine import AlignedBrain, Refinement, align_brain, refine
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def load_template(name: str, device: str = "auto", weights: Path | None = None) 
     ResourceError
         There is no such template, or nilearn lacks its file.
     """
-    model = load_model(device, weights)
+    model = registering_model(device, weights)
     path = _stored(name)
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if stored.get("weights_sha256") != model.sha256:
@@ -77,7 +77,16 @@ def load_template(name: str, device: str = "auto", weights: Path | None = None) 
     return _template(name, image.get_fdata(dtype=np.float32), np.asarray(structures.dataobj), image.affine, matrix)
 
 
-def register_template(name: str, path: Path, model: Model) -> Template:
+def registering_model(device: str = "auto", weights: Path | None = None) -> AnyModel:
+    """Return the model that finds where templates lie in the frame: the unified one, whichever sees the scans.
+
+    All models are taught the same frame, and only the unified one knows the structures that templates are compared by.
+    """
+    model = load_model(device, weights)
+    return model if isinstance(model, Model) else load_model(device)
+
+
+def register_template(name: str, path: Path, model: AnyModel) -> Template:
     """Return a template, a T1-weighted head or brain, as the model finds it.
 
     Raises

@@ -29,14 +29,17 @@ class NativeGrid:
         Of the scan.
     grid_from_scan
         (4, 4) float64: the scan's voxel index to the model grid's voxel index.
+    grid_shape
+        Of the model grid.
     """
 
     shape: tuple[int, int, int]
     grid_from_scan: NDArray[np.float64]
+    grid_shape: tuple[int, int, int] = frame.SHAPE
 
     def box(self) -> tuple[slice, slice, slice]:
         """The scan's voxels that can lie inside the model grid."""
-        last = np.array(frame.SHAPE) - 0.5
+        last = np.array(self.grid_shape) - 0.5
         corners = np.stack(np.meshgrid(*[(-0.5, n) for n in last], indexing="ij"), -1).reshape(-1, 3)
         inverse = np.linalg.inv(self.grid_from_scan)
         voxels = corners @ inverse[:3, :3].T + inverse[:3, 3]
@@ -73,7 +76,7 @@ def extended_log_gain(log_gain: Tensor, native: NativeGrid) -> NDArray[np.float3
     """The smooth log gain over the whole scan; beyond the model grid its border value goes on."""
     result = np.empty(native.shape, dtype=np.float32)
     matrix = torch.from_numpy(native.grid_from_scan).float().to(log_gain.device)
-    limits = torch.tensor(frame.SHAPE, device=log_gain.device) - 1.0
+    limits = torch.tensor(native.grid_shape, device=log_gain.device) - 1.0
     for slab, voxels in _slabs(tuple(slice(0, n) for n in native.shape)):
         places = voxels.to(log_gain.device).float() @ matrix[:3, :3].T + matrix[:3, 3]
         places = places.clamp(min=torch.zeros(3, device=places.device), max=limits)

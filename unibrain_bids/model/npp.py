@@ -57,9 +57,9 @@ class NPP(nn.Module):
         )  # fmt: skip
         self.multiplier = MultiplierHead(preset.widths[1])
         self.stage = BottleneckStage(preset.widths[-1])
-        x, y, z = (round(n * frame.SPACING / preset.spacing) for n in frame.SHAPE)
+        # As in the paper the template's grid is as large as the head's: a smaller one leaves chi untaught around it.
         voxel_from_grid = torch.linalg.inv(torch.from_numpy(frame.affine(preset.spacing, preset.shape))).float()
-        self.register_buffer("template_points", frame.points((x, y, z), preset.spacing), persistent=False)
+        self.register_buffer("template_points", frame.points(preset.shape, preset.spacing), persistent=False)
         self.register_buffer("voxel_from_grid", voxel_from_grid, persistent=False)
 
     def forward(self, image: Tensor, smoothness: Tensor) -> NppOutputs:
@@ -69,5 +69,5 @@ class NPP(nn.Module):
         return NppOutputs(multiplier, multiplier.chi() * image, self.stage(features.bottleneck))
 
     def to_template(self, volume: Tensor, grid_from_frame: Tensor) -> Tensor:
-        """A volume of the conformed grid on the template's, sampled once."""
+        """A volume of the conformed grid on the template's (same size, in the frame), sampled once."""
         return warp(volume, grid_from_frame, self.template_points, self.voxel_from_grid)

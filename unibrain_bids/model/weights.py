@@ -34,8 +34,6 @@ def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> dict[str, str]
     """
     try:
         stored = load_file(path)
-        with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise ResourceError(f"Cannot read the weights {path}: {error}.", "Reinstall the package.") from error
     for prefix, module in modules.items():
@@ -45,7 +43,22 @@ def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> dict[str, str]
         except RuntimeError as error:
             remedy = "Use weights made for this version of the package."
             raise ResourceError(f"The weights {path} do not fit the module {prefix!r}.", remedy) from error
-    return metadata
+    return weights_metadata(path)
+
+
+def weights_metadata(path: Path) -> dict[str, str]:
+    """What a file of weights says of itself.
+
+    Raises
+    ------
+    ResourceError
+        If the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ResourceError(f"Cannot read the weights {path}: {error}.", "Reinstall the package.") from error
 
 
 def average_of(checkpoint: Path) -> dict[str, Tensor]:

@@ -36,7 +36,8 @@ def facts(weights: Path) -> str:
         for name in stream.keys():  # noqa: SIM118 - the stream cannot be iterated over
             sizes[name.split(".")[0]] += stream.get_tensor(name).numel()
     runs = json.loads(metadata["runs"])
-    recipes = "`first-look`, `aligner`, `unified`, `network` of `unibrain_bids/training/recipes/`"
+    trained = [metadata["preset"]] if "preset" in metadata else ["first-look", "aligner", "unified", "network"]
+    recipes = ", ".join(f"`{name}`" for name in trained) + " of `unibrain_bids/training/recipes/`"
     rows = [
         f"| {name} | {run['steps']} | {', '.join(f'{key} {value:.3g}' for key, value in run['held_out'].items())} |"
         for name, run in runs.items()

@@ -12,6 +12,13 @@ from unibrain_bids.bids.templates import Space
 from unibrain_bids.classification.card import HeadFile
 from unibrain_bids.labels import LabelTable
 
+# Which results each model gives; the others have no counterpart in its paper.
+MODELS: dict[str, tuple[str, ...]] = {
+    "unified": TASKS,
+    "npp": ("mask", "preproc", "register"),
+}
+DEFAULT_MODEL = "unified"
+
 
 @dataclass(frozen=True)
 class Processing:
@@ -41,6 +48,8 @@ class Processing:
         Trained heads that predict; they need the regions and the network.
     weights
         File with other weights than the shipped ones, or None.
+    model
+        One of `MODELS`.
     """
 
     bids_dir: Path
@@ -55,6 +64,7 @@ class Processing:
     random_seed: int = 0
     heads: tuple[HeadFile, ...] = ()
     weights: Path | None = None
+    model: str = DEFAULT_MODEL
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -76,6 +86,7 @@ class Processing:
             "spaces": [space.effective for space in self.spaces],
             "atlas_sources": [source.effective for source in self.atlas_sources],
             "smoothness": self.smoothness,
+            "model": self.model,
             "random_seed": self.random_seed,
             "head_files": [head.sha256 for head in self.heads],
         }

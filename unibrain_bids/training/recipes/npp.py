@@ -17,7 +17,7 @@ from unibrain_bids.training.simulation.geometry import PoseRange
 from unibrain_bids.training.simulation.simulator import SimulatedHead, SimulationRange, simulate
 
 # The cube is centred on the brain before it counts (`inference.npp`): shifts are small.
-POSE = PoseRange(rotation=10.0, translation=10.0, scale=0.12, shear=0.02)
+POSE = PoseRange(rotation=10.0, translation=6.0, scale=0.12, shear=0.02)
 
 
 def span_of(preset: NppPreset, pose: PoseRange = POSE) -> SimulationRange:
