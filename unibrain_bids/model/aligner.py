@@ -15,6 +15,7 @@ from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.backbone import Backbone
 from unibrain_bids.model.registration import centroids, closed_form_affine
 from unibrain_bids.model.segmentation import group_prior
+from unibrain_bids.model.steady import Pointwise
 
 SPACING = 4.0
 # Wider than the frame's box, so that a brain which stands 16 mm beside it is still seen whole.
@@ -31,7 +32,7 @@ class Aligner(nn.Module):
         groups = on_coarse_grid(group_prior(atlas.structures))
         count = groups.shape[1]
         self.backbone = Backbone(1 + count, widths)
-        self.head = nn.Conv3d(widths[0], 1 + count, 1)
+        self.head = Pointwise(widths[0], 1 + count)
         points = frame.points(SHAPE, SPACING)
         background = (1 - groups.sum(1, keepdim=True)).clamp(min=0)
         self.register_buffer("groups", groups, persistent=False)

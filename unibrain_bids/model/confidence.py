@@ -24,13 +24,13 @@ def movement(matrix: Tensor) -> float:
 def mask_certainty(probability: Tensor) -> float:
     """Mean distance of the mask's probabilities from a coin toss over its undecided shell, 0..1."""
     shell = probability[(probability > 0.05) & (probability < 0.95)]
-    return float((2 * shell - 1).abs().mean()) if shell.numel() else 1.0
+    return float((2 * shell - 1).abs().double().mean()) if shell.numel() else 1.0
 
 
 def structure_certainty(structures: Tensor, brain: Tensor) -> float:
     """Mean probability of the likeliest of `structures` (1, classes, X, Y, Z) over the brain (1, 1, X, Y, Z)."""
     likeliest = structures[0].amax(0)[brain[0, 0] > 0.5]
-    return float(likeliest.mean()) if likeliest.numel() else 0.0
+    return float(likeliest.double().mean()) if likeliest.numel() else 0.0
 
 
 def tilt(frame_from_world: NDArray[np.float64]) -> float:

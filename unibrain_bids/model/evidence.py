@@ -56,11 +56,11 @@ def class_statistics(probability: Tensor, intensity: Tensor) -> tuple[Tensor, Te
     for part in _pieces(len(intensity)):
         weight = functional.threshold(probability[:, part], _SURE, 0.0)
         powers = torch.stack([torch.ones_like(intensity[part]), intensity[part], intensity[part].square()], dim=1)
-        moments += weight @ powers
+        moments += weight.double() @ powers.double()
     total, first, second = moments.unbind(1)
     mean = first / total.clamp(min=1)
     variance = second / total.clamp(min=1) - mean.square()
-    spread = variance.clamp(min=0).sqrt().clamp(min=_NARROWEST * float(intensity.mean().abs()) + 1e-6)
+    spread = variance.clamp(min=0).sqrt().clamp(min=_NARROWEST * float(intensity.double().mean().abs()) + 1e-6)
     return mean.float(), spread.float(), total > _FEWEST_VOXELS
 
 

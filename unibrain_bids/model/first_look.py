@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unibrain_bids.model import frame
 from unibrain_bids.model.backbone import Backbone
+from unibrain_bids.model.steady import Pointwise
 
 SPACING = 8.0
 MULTIPLE = 8
@@ -29,7 +30,7 @@ class FirstLook(nn.Module):
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.backbone = Backbone(4, widths, groups=4)
-        self.head = nn.Conv3d(widths[0], 4, 1)
+        self.head = Pointwise(widths[0], 4)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Brain logits and guessed places of a head (batch, 1, X, Y, Z), 0..1, RAS, 8 mm.

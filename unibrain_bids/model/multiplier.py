@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unibrain_bids.model.steady import Pointwise
+
 _LARGEST_LOG_GAIN = 3.0
 
 
@@ -39,7 +41,7 @@ class MultiplierHead(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.head = nn.Conv3d(width, 2, 1)
+        self.head = Pointwise(width, 2)
 
     def forward(self, half: Tensor) -> Multiplier:
         """Read the field off features (batch, width, X/2, Y/2, Z/2)."""

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unibrain_bids.model.steady import voxel_sums
+
 _EPSILON = 1e-6
 _SMALLEST_SPREAD = 1e-3
 
@@ -60,8 +62,8 @@ def describe(regions: Tensor, features: Tensor, normalised: Tensor) -> Tensor:
     """Mean and standard deviation of every feature in every region, and its log volume: (batch, R, described)."""
     values = torch.cat([features.float(), normalised.float()], dim=1).flatten(2).transpose(1, 2)
     weight = regions.float().flatten(2)
-    volume = weight.sum(2, keepdim=True)
-    mean = weight @ values / (volume + _EPSILON)
-    square = weight @ values.square() / (volume + _EPSILON)
-    spread = (square - mean.square()).clamp(min=_EPSILON).sqrt()
-    return torch.cat([mean, spread, torch.log1p(volume)], dim=2)
+    powers = torch.cat([torch.ones_like(values[..., :1]), values, values.square()], dim=2)
+    volume, first, second = voxel_sums(weight, powers).split([1, values.shape[2], values.shape[2]], dim=2)
+    mean = first / (volume + _EPSILON)
+    spread = (second / (volume + _EPSILON) - mean.square()).clamp(min=_EPSILON).sqrt()
+    return torch.cat([mean, spread, torch.log1p(volume)], dim=2).float()

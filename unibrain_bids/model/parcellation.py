@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from unibrain_bids.model import frame
 from unibrain_bids.model.spatial import warp
+from unibrain_bids.model.steady import Pointwise
 
 CORTICAL_REGIONS = 34
 # Structures that are regions of their own.
@@ -36,7 +37,7 @@ class Parcellation(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.residual = nn.Conv3d(width, CORTICAL_REGIONS, 1)
+        self.residual = Pointwise(width, CORTICAL_REGIONS)
         nn.init.zeros_(self.residual.weight)
         assert self.residual.bias is not None
         nn.init.zeros_(self.residual.bias)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from unibrain_bids.model import frame
 from unibrain_bids.model.blocks import NEGATIVE_SLOPE
 from unibrain_bids.model.spatial import warp
+from unibrain_bids.model.steady import voxel_sums
 
 # One unit of the predicted translation in mm, about the radius of a brain: matrix and shift then weigh alike.
 _RADIUS_MM = 80.0
@@ -115,9 +116,10 @@ def centroids(probability: Tensor, points: Tensor, threshold: float = 0.3) -> tu
     """
     weight = probability[:, 1:].float()
     weight = (weight * (weight > threshold)).flatten(2)
-    volume = weight.sum(2)
-    centre = weight @ points.view(-1, 3) / volume.clamp(min=1e-3)[..., None]
-    return centre, volume
+    place = points.view(1, -1, 3)
+    sums = voxel_sums(weight, torch.cat([torch.ones_like(place[..., :1]), place], dim=2))
+    volume = sums[..., 0]
+    return (sums[..., 1:] / volume.clamp(min=1e-3)[..., None]).float(), volume.float()
 
 
 def closed_form_affine(centre: Tensor, volume: Tensor, target: Tensor, *, smallest: float) -> Tensor:

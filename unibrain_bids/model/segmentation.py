@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unibrain_bids.model import frame
+from unibrain_bids.model.steady import Pointwise
 
 _PRIOR_FLOOR = 1e-4
 # The prior speaks with half its voice: it is averaged over heads that are better aligned than a new scan may be.
@@ -29,7 +30,7 @@ class SegmentationHead(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.residual = nn.Conv3d(width, len(frame.STRUCTURES) + 1, 1)
+        self.residual = Pointwise(width, len(frame.STRUCTURES) + 1)
         nn.init.zeros_(self.residual.weight)
         assert self.residual.bias is not None
         nn.init.zeros_(self.residual.bias)
