@@ -9,7 +9,8 @@ import pytest
 from unibrain_bids import __version__
 from unibrain_bids.app.cli import main
 from unibrain_bids.app.options import parse_options
-from unibrain_bids.app.settings import available_cpus, gigabytes, make_settings
+from unibrain_bids.app.rules import available_cpus, gigabytes
+from unibrain_bids.app.settings import make_settings
 from unibrain_bids.bids.templates import DEFAULT_TEMPLATE, Space
 from unibrain_bids.errors import ExitCode, UsageError
 from unibrain_bids.workflows.processing import TASKS
