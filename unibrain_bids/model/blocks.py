@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,14 +17,16 @@ class ConvBlock(nn.Module):
     `groups` > 0 takes group normalisation instead: it keeps what a channel says of the whole volume, which instance
     normalisation takes away.
 
-    With a modulation, every normalised channel is scaled and shifted before the activation (NPP eq. 3).
+    With a modulation, every normalised channel is scaled and shifted before the activation (NPP eq. 3). `middle` is
+    the width between the two, if it is another than `outputs`.
     """
 
-    def __init__(self, inputs: int, outputs: int, groups: int = 0) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int = 0, *, middle: int = 0) -> None:
         super().__init__()
-        self.convs = nn.ModuleList([nn.Conv3d(n, outputs, 3, padding=1, bias=False) for n in (inputs, outputs)])
+        widths = (inputs, middle or outputs, outputs)
+        self.convs = nn.ModuleList([nn.Conv3d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths)])
         self.norms = nn.ModuleList(
-            [nn.GroupNorm(groups, outputs) if groups else nn.InstanceNorm3d(outputs, affine=True) for _ in range(2)]
+            [nn.GroupNorm(groups, n) if groups else nn.InstanceNorm3d(n, affine=True) for n in widths[1:]]
         )
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:

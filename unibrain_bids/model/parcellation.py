@@ -41,9 +41,6 @@ class Parcellation(nn.Module):
         nn.init.zeros_(self.residual.weight)
         assert self.residual.bias is not None
         nn.init.zeros_(self.residual.bias)
-        channel = {number: i + 1 for i, number in enumerate(frame.STRUCTURES)}
-        self.cortex_channels = (channel[3], channel[42])
-        self.structure_channels = [channel[n] for n in _SUBCORTICAL_LEFT + _SUBCORTICAL_RIGHT]
         voxel_from_frame = torch.linalg.inv(torch.from_numpy(frame.affine()).float())
         self.register_buffer("voxel_from_frame", voxel_from_frame, persistent=False)
 
@@ -78,5 +75,12 @@ class Parcellation(nn.Module):
         `structures` are the segmentation's probabilities (batch, 1 + structures, X, Y, Z).
         """
         regions = functional.softmax(self.region_logits(features, atlas, frame_from_grid, points), dim=1)
-        left, right = (structures[:, channel : channel + 1] for channel in self.cortex_channels)
-        return torch.cat([left * regions, right * regions, structures[:, self.structure_channels]], dim=1)
+        return joined_regions(structures, regions)
+
+
+def joined_regions(structures: Tensor, cortical: Tensor) -> Tensor:
+    """The 84 regions (batch, 84, ...): cortical ones (batch, 34, ...) in the cortex of each side, then structures."""
+    channel = {number: i + 1 for i, number in enumerate(frame.STRUCTURES)}
+    left, right = (structures[:, channel[number] : channel[number] + 1] for number in (3, 42))
+    further = [channel[number] for number in _SUBCORTICAL_LEFT + _SUBCORTICAL_RIGHT]
+    return torch.cat([left * cortical, right * cortical, structures[:, further]], dim=1)

@@ -8,13 +8,14 @@ import numpy as np
 
 from unibrain_bids.errors import UsageError
 from unibrain_bids.model.atlas import Atlas
-from unibrain_bids.model.presets import NPP, NPP_SMALL
+from unibrain_bids.model.presets import NPP, NPP_SMALL, UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY
 from unibrain_bids.model.weights import average_of
 from unibrain_bids.training.recipes.basis import Heads
 from unibrain_bids.training.recipes.locating import AlignerRecipe, FirstLookRecipe
 from unibrain_bids.training.recipes.network import NetworkRecipe
 from unibrain_bids.training.recipes.npp import NppRecipe
 from unibrain_bids.training.recipes.parcellation import ParcellationRecipe
+from unibrain_bids.training.recipes.published import PublishedRecipe
 from unibrain_bids.training.recipes.unified import UnifiedRecipe
 from unibrain_bids.training.trainer import Recipe
 
@@ -22,9 +23,11 @@ from unibrain_bids.training.trainer import Recipe
 MODULES = {
     "first-look": "first_look", "aligner": "aligner", "unified": "unibrain",
     "parcellation": "unibrain.parcellation", "network": "unibrain.network", "npp": "npp", "npp-small": "npp",
+    "unibrain": "published", "unibrain-small": "published", "unibrain-tiny": "published",
 }  # fmt: skip
 
 _NPP = {preset.name: preset for preset in (NPP, NPP_SMALL)}
+_PUBLISHED = {preset.name: preset for preset in (UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY)}
 
 
 def make(
@@ -51,6 +54,8 @@ def make(
         return NppRecipe(heads, _NPP[name])
     with np.load(atlas_path) as arrays:
         atlas = Atlas.from_arrays(arrays)
+    if name in _PUBLISHED:
+        return PublishedRecipe.simulated(heads, atlas, _PUBLISHED[name])
     if name == "aligner":
         return AlignerRecipe(heads, atlas)
     recipe = UnifiedRecipe(heads, atlas)

@@ -92,7 +92,13 @@ class SimulatedHead:
 
 
 def simulate(
-    material: Material, span: SimulationRange, seed: int, head: int | None = None, *, anatomy: int | None = None
+    material: Material,
+    span: SimulationRange,
+    seed: int,
+    head: int | None = None,
+    *,
+    anatomy: int | None = None,
+    bulge: float | None = None,
 ) -> SimulatedHead:
     """Simulate one scan; the same seed gives the same scan on the same kind of device.
 
@@ -108,6 +114,8 @@ def simulate(
         Which label map; drawn when None.
     anatomy
         Seed of the person (label map, deformation, side): the same person is then scanned under any `seed`.
+    bulge
+        Relative enlargement around the ventricles, instead of a drawn one: what two groups may differ in.
     """
     device = material.t1.device
     generator = torch.Generator().manual_seed(seed)
@@ -119,6 +127,8 @@ def simulate(
         person = torch.Generator().manual_seed(anatomy)
         subject = int(torch.randint(len(material.heads), (), generator=person))
         shape = replace(geometry.draw_geometry(span.pose, person, device), frame_from_grid=shape.frame_from_grid)
+    if bulge is not None:
+        shape = replace(shape, bulge=bulge)
     grid_points = frame.points(span.shape, span.spacing, device)
     frame_points = grid_points @ shape.frame_from_grid[:3, :3].T + shape.frame_from_grid[:3, 3]
     ventricles = _ventricle_centre(material)

@@ -1,0 +1,189 @@
+"""UniBrain's experiments, reduced: `python -m unibrain_bids.evaluation.experiments.unibrain --only joint ...`.
+
+Every run is trained anew for the same number of steps on one simulated cohort and measured on persons from label maps
+that no run has seen. A run that is finished is kept in the folder of the runs, one that was stopped goes on. Tables
+are made from the runs that are there (`experiments.unibrain_tables`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unibrain_bids.evaluation.published import Assessment, assess
+from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.presets import UNIBRAIN_TINY
+from unibrain_bids.model.published import PublishedUniBrain
+from unibrain_bids.model.soft_template import TISSUES, SoftTemplate
+from unibrain_bids.training.cli import ATLAS
+from unibrain_bids.training.recipes.basis import EVALUATION_SEED, Heads
+from unibrain_bids.training.recipes.cohort import Cohort, KnownCohort, simulated_cohort
+from unibrain_bids.training.recipes.published import LossWeights, PublishedRecipe
+from unibrain_bids.training.trainer import Trainer, TrainerSettings
+
+PRESET = UNIBRAIN_TINY
+TRAINING, HELD_OUT = 96, 48
+STEPS, PEOPLE, LEARNING_RATE = 200, 2, 2e-3
+_FIRST_SEED = 5_000_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run differs from the joint one.
+
+    Attributes
+    ----------
+    table, label
+        Where it is reported, and as what.
+    stages
+        Affine stages.
+    weights
+        Of the losses.
+    frozen
+        Modules that stay as they are drawn.
+    switches
+        Attributes of the model (`PublishedUniBrain`) that are turned off.
+    template
+        "population" or "one head": the hard labels of one training person, who leaves the cohort.
+    seed
+        Of weights and of the order of the persons.
+    """
+
+    table: str
+    label: str
+    stages: int = PRESET.stages
+    weights: LossWeights = field(default_factory=LossWeights)
+    frozen: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
+    template: str = "population"
+    seed: int = 0
+
+
+def _without(label: str, *frozen: str, switches: tuple[str, ...] = ()) -> Run:
+    return Run("ablations", f"without {label}", frozen=frozen, switches=switches)
+
+
+def _weighed(label: str, **weights: float) -> Run:
+    return Run("weights", label, weights=LossWeights(**weights))
+
+
+RUNS: dict[str, Run] = {
+    "joint": Run("main", "UniBrain, joint"),
+    "class-stopped": Run("main", "JERS-like: classification's gradient stopped", switches=("class_reaches",)),
+    "joint-1": Run("main", "UniBrain, joint, another seed", seed=1),
+    "class-stopped-1": Run("main", "JERS-like, another seed", switches=("class_reaches",), seed=1),
+    "no-reg": _without("Reg", "registration"),
+    "no-ext": _without("Ext", "extraction"),
+    "no-seg": _without("Seg", "segmentation"),
+    "no-parc": _without("Parc", switches=("propagates",)),
+    "no-bn": _without("BN", "network"),
+    "no-cls": _without("CLS", "classifier"),
+    "stages-1": Run("stages", "M = 1", stages=1),
+    "stages-3": Run("stages", "M = 3", stages=3),
+    "one-head": Run("atlas", "one person's hard labels as template", template="one head"),
+    "target-stopped": Run("atlas", "no gradient through the warped tissues", switches=("target_reaches",)),
+    "beta-1": _weighed("beta 1", similarity=1.0),
+    "gamma-0.1": _weighed("gamma 0.1", tissues=0.1),
+    "alpha-0.1": _weighed("alpha 0.1", mask=0.1),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all runs share."""
+
+    training: KnownCohort
+    held_out: KnownCohort
+    template: SoftTemplate
+
+
+def load_material(data: Path, folder: Path) -> Material:
+    """Simulate both cohorts, or read those simulated before."""
+    with np.load(ATLAS) as arrays:
+        template = SoftTemplate.from_atlas(Atlas.from_arrays(arrays), PRESET.shape, PRESET.spacing)
+    path = folder / "cohorts.pt"
+    if not path.exists():
+        heads = Heads.load(data, torch.device("cpu"))
+        sets = {
+            "training": (heads.training, TRAINING, _FIRST_SEED),
+            "held_out": (heads.held_out, HELD_OUT, EVALUATION_SEED),
+        }  # fmt: skip
+        known = {
+            name: simulated_cohort(material, PRESET, persons, first_seed=seed)
+            for name, (material, persons, seed) in sets.items()
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save({name: asdict(cohort) for name, cohort in known.items()}, path)
+    stored = torch.load(path, weights_only=True)
+    cohorts = {name: KnownCohort(**{**s, "given": Cohort(**s["given"])}) for name, s in stored.items()}
+    return Material(cohorts["training"], cohorts["held_out"], template)
+
+
+def template_of_person(known: KnownCohort, person: int) -> SoftTemplate:
+    """The brain of one person with its own labels, where it stands."""
+    tissues = torch.nn.functional.one_hot(known.tissues[person], TISSUES).movedim(-1, 0)[None].float()
+    regions = torch.nn.functional.one_hot(known.regions[person], 85).movedim(-1, 0)[None, 1:].float()
+    brain = known.given.images[person] * known.given.masks[person]
+    return SoftTemplate(brain[None] / brain.max(), tissues, regions)
+
+
+def recipe_of(run: Run, material: Material) -> PublishedRecipe:
+    """The recipe of a run, its weights drawn from the run's seed."""
+    given, template = material.training.given, material.template
+    if run.template == "one head":
+        template = template_of_person(material.training, 0)
+        given = Cohort(given.images[1:], given.masks[1:], given.classes[1:])
+    torch.manual_seed(run.seed)
+    recipe = PublishedRecipe(
+        given, material.held_out, template, replace(PRESET, stages=run.stages),
+        weights=run.weights, people=PEOPLE, frozen=run.frozen,
+    )  # fmt: skip
+    for switch in run.switches:
+        setattr(recipe.model, switch, False)
+    return recipe
+
+
+def carry_out(name: str, material: Material, folder: Path, *, steps: int = STEPS) -> None:
+    """Train a run, or go on with it, and write its figures to `<folder>/<name>.json`."""
+    run = RUNS[name]
+    recipe = recipe_of(run, material)
+    settings = TrainerSettings(
+        minutes=600, learning_rate=LEARNING_RATE, warmup=20, ema=0.98, anneal=steps, evaluate_every=steps + 1,
+        seed=run.seed,
+    )  # fmt: skip
+    trainer = Trainer(recipe, folder / name, settings, torch.device("cpu"))
+    trainer.run()
+    recipe.model.load_state_dict(trainer.average)
+    assert isinstance(recipe.model, PublishedUniBrain)
+    write_result(folder / f"{name}.json", run, steps, assess(recipe.model, material.held_out))
+
+
+def write_result(path: Path, run: Run, steps: int, assessment: Assessment) -> None:
+    """A run's figures, person by person."""
+    people: Mapping[str, list[float]] = {name: values.tolist() for name, values in asdict(assessment).items()}
+    path.write_text(json.dumps({"table": run.table, "label": run.label, "steps": steps, "people": people}) + "\n")
+
+
+def main() -> None:
+    """Carry out the runs that are not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("packed/heads.npz"), help="file made by training.packing")
+    parser.add_argument("--out", type=Path, default=Path("work/experiments/unibrain"), help="folder of the runs")
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN", help=", ".join(RUNS))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    material = load_material(args.data, args.out)
+    for name in args.only:
+        if not (args.out / f"{name}.json").exists():
+            print(f"run {name}: {RUNS[name].label}", flush=True)
+            carry_out(name, material, args.out)
+
+
+if __name__ == "__main__":
+    main()
