@@ -44,67 +44,65 @@ def init_scan_wf(processing: Processing, record: ScanRecord, *, fingerprint: Fin
     workflow = Workflow(name=workflow_name(record))
     wanted = catalogue(record, **processing.selection)
     kinds = {output.kind for output in wanted.values()}
-    threads = processing.omp_nthreads
-
-    predict = Node(
-        UniBrainPredict(
-            in_file=str(record.path),
-            atlases=list(processing.atlas_sources),
-            smoothness=processing.smoothness,
-            device=processing.device,
-            weights=str(processing.weights or ""),
-            random_seed=processing.random_seed,
-            use_gpu=processing.device.startswith("cuda"),
-            num_threads=threads,
-        ),
-        name="predict",
-        n_procs=threads,
-        mem_gb=PREDICT_GB,
-    )
-    write_derivatives = Node(
-        WriteDerivatives(
-            record=record,
-            fingerprint=fingerprint,
-            output_dir=str(processing.output_dir),
-            selection=processing.selection,
-            num_threads=threads,
-        ),
-        name=LAST_NODE,
-        n_procs=threads,
-        mem_gb=OTHER_GB,
-    )
-    workflow.connect(predict, "files", write_derivatives, "native")
+    predict = _predict_node(processing, record)
+    write = _write_node(processing, record, fingerprint)
+    workflow.connect(predict, "files", write, "native")
     if "scan_to_template" in kinds:
         roles = dict.fromkeys(output.native_role for output in wanted.values() if output.in_template)
-        resample = Node(
-            ResampleToTemplates(
-                spaces=list(processing.spaces),
-                device=processing.device,
-                weights=str(processing.weights or ""),
-                roles=list(roles),
-                num_threads=threads,
-            ),
-            name=RESAMPLE_NODE,
-            n_procs=threads,
-            mem_gb=OTHER_GB,
-        )
+        resample = _resample_node(processing, list(roles))
         workflow.connect([(predict, resample, [("files", "files"), ("frame_from_scan", "frame_from_scan")])])
-        workflow.connect(resample, "files", write_derivatives, "templates")
+        workflow.connect(resample, "files", write, "templates")
     if "regions" in kinds:
         regions = _table_node(RegionTables(), "regions", processing)
         workflow.connect([(predict, regions, [("files", "files"), ("mni_from_scan", "mni_from_scan")])])
-        workflow.connect(regions, "files", write_derivatives, "regions")
+        workflow.connect(regions, "files", write, "regions")
     if "network" in kinds:
         similarity = _table_node(SimilarityNetwork(), "similarity", processing)
         workflow.connect([(predict, similarity, [("files", "files")])])
-        workflow.connect(similarity, "files", write_derivatives, "networks")
+        workflow.connect(similarity, "files", write, "networks")
     if "prediction" in kinds:
         classify = Node(ClassifyScan(heads=list(processing.heads)), name="classify", mem_gb=OTHER_GB)
         workflow.connect([(predict, classify, [("files", "files")]), (regions, classify, [("files", "regions")])])
-        workflow.connect([(classify, write_derivatives, [("files", "predictions"), ("sidecars", "sidecars")])])
+        workflow.connect([(classify, write, [("files", "predictions"), ("sidecars", "sidecars")])])
     return workflow
 
 
 def _table_node(interface: Any, name: str, processing: Processing) -> Node:
     interface.inputs.tables = list(processing.tables)
     return Node(interface, name=name, mem_gb=OTHER_GB)
+
+
+def _predict_node(processing: Processing, record: ScanRecord) -> Node:
+    interface = UniBrainPredict(
+        in_file=str(record.path),
+        atlases=list(processing.atlas_sources),
+        smoothness=processing.smoothness,
+        device=processing.device,
+        weights=str(processing.weights or ""),
+        random_seed=processing.random_seed,
+        use_gpu=processing.device.startswith("cuda"),
+        num_threads=processing.omp_nthreads,
+    )
+    return Node(interface, name="predict", n_procs=processing.omp_nthreads, mem_gb=PREDICT_GB)
+
+
+def _resample_node(processing: Processing, roles: list[str]) -> Node:
+    interface = ResampleToTemplates(
+        spaces=list(processing.spaces),
+        device=processing.device,
+        weights=str(processing.weights or ""),
+        roles=roles,
+        num_threads=processing.omp_nthreads,
+    )
+    return Node(interface, name=RESAMPLE_NODE, n_procs=processing.omp_nthreads, mem_gb=OTHER_GB)
+
+
+def _write_node(processing: Processing, record: ScanRecord, fingerprint: Fingerprint) -> Node:
+    interface = WriteDerivatives(
+        record=record,
+        fingerprint=fingerprint,
+        output_dir=str(processing.output_dir),
+        selection=processing.selection,
+        num_threads=processing.omp_nthreads,
+    )
+    return Node(interface, name=LAST_NODE, n_procs=processing.omp_nthreads, mem_gb=OTHER_GB)
