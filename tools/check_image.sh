@@ -2,13 +2,13 @@
 # Run the image of build_image.sh as its users do who have least: a user without a name, no home, no network, the root
 # file system and the raw data read-only. What it writes must be what the same revision writes without a container.
 #
-#   [WORK=...] [IMAGE=...] [PYTHON=.venv/bin/python] [HEADS=2] [LEVELS="participant group"] tools/check_image.sh
+#   [WORK=...] [IMAGE=...] [PYTHON=.venv/bin/python] [HEADS=2] [NPROCS=2] [LEVELS="participant group"] tools/check_image.sh
 
 . "$(dirname "$0")/containers.sh"
 ensure podman:podman crun:crun conmon:conmon jq:jq
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 PLACE="$WORK/image"
-OPTIONS=(--nprocs 2 --omp-nthreads 1 --mem 4 --device cpu)
+OPTIONS=(--nprocs "${NPROCS:-2}" --omp-nthreads 1 --mem 4 --device cpu)
 USER_ID=12345
 
 inspect() { buildah "${STORAGE[@]}" inspect --type image --format "{{$1}}" "$IMAGE"; }
