@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ATLAS = Path(__file__).parents[1] / "resources" / "population" / "atlas.npz"
-RECIPES = ("first-look", "aligner", "unified", "parcellation", "network", "npp", "npp-small")
+RECIPES = (
+    "first-look", "aligner", "unified", "parcellation", "network",
+    "npp", "npp-small", "unibrain", "unibrain-small", "unibrain-tiny",
+)  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
