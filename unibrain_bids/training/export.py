@@ -49,7 +49,8 @@ def unified_states(args: argparse.Namespace) -> tuple[dict[str, Path], dict[str,
         runs["parcellation"] = args.parcellation
     states = {name: average_of(folder / "checkpoint.pt") for name, folder in runs.items()}
     for part in {"parcellation", "network"} & runs.keys():
-        states["unibrain"] |= {f"{part}.{key}": tensor for key, tensor in states.pop(part).items()}
+        others = {key: tensor for key, tensor in states["unibrain"].items() if not key.startswith(f"{part}.")}
+        states["unibrain"] = others | {f"{part}.{key}": tensor for key, tensor in states.pop(part).items()}
     return runs, states
 
 

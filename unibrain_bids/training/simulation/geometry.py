@@ -28,12 +28,16 @@ class PoseRange:
         Largest relative change of size, common to the axes; each axis varies by a third of it besides.
     shear
         Largest shear.
+    least_deformation
+        Smallest strength of the smooth deformations, as a part of the largest. At 1 two persons of one label map differ
+        as two real ones do (docs/networks.md); at 0 some are nearly the same.
     """
 
     rotation: float
     translation: float
     scale: float
     shear: float
+    least_deformation: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,9 @@ class Geometry:
 def draw_geometry(pose: PoseRange, generator: torch.Generator, device: torch.device | str) -> Geometry:
     """Draw pose, deformation and side; small tensors are drawn on the CPU so that every device sees the same."""
     warp = []
+    least = pose.least_deformation
     for cells, largest in ((7, 4.0), (14, 1.5)):
-        strength = largest * torch.rand((), generator=generator)
+        strength = largest * (least + (1 - least) * torch.rand((), generator=generator))
         warp.append((strength * torch.randn(1, 3, cells, cells, cells, generator=generator)).to(device))
     bulge = float(torch.rand((), generator=generator) * 0.5 - 0.12) if _chance(0.5, generator) else 0.0
     return Geometry(draw_pose(pose, generator).to(device), tuple(warp), bulge, _chance(0.5, generator))
