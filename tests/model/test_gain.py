@@ -62,6 +62,25 @@ def test_where_there_is_no_field_none_is_made_up(head: Tensor, probability: Tens
     assert error(refined(head, probability, wave(0)), wave(0), probability) < 0.005
 
 
+def test_texture_is_no_field(head: Tensor, probability: Tensor) -> None:
+    """Blobs of 1 cm with a standard deviation of 10 %: strong scatter, and no field that it could hide."""
+    coarse = torch.randn(1, 1, 16, 19, 16, generator=torch.Generator().manual_seed(1))
+    texture = torch.nn.functional.interpolate(coarse, size=frame.SHAPE, mode="trilinear", align_corners=False)
+    texture = 0.1 * texture / texture.std()
+    assert error(refined(head * torch.exp(texture), probability, wave(0)), wave(0), probability) < 0.005
+
+
+def test_scalp_mistaken_for_white_matter_does_not_hide_the_field(head: Tensor, probability: Tensor) -> None:
+    truth, brain = wave(), probability[:, :1] < 0.5
+    mistaken = brain & (frame.points()[..., 2] > 52)
+    wrong = torch.where(mistaken, torch.zeros(()), probability)
+    wrong[:, frame.STRUCTURES.index(2) + 1][mistaken[:, 0]] = 1.0
+    spoilt = torch.where(mistaken, 3 * head, head)
+    rest = brain & ~mistaken
+    found = refined(spoilt, wrong, truth)
+    assert float((found - truth)[rest].std()) < 0.25 * float(truth[rest].std())
+
+
 def test_lambda_steers_from_rough_to_smooth(head: Tensor, probability: Tensor) -> None:
     fields = [refined(head, probability, wave(), lam)[0, 0] for lam in (0.001, 0.1, 10.0)]
     roughness = [sum(float(field.diff(n=2, dim=axis).square().mean()) for axis in range(3)) for field in fields]
