@@ -29,6 +29,16 @@ def test_only_what_was_done_is_told():
     assert "affine" not in other and "Fonov" not in other and "Desikan" not in other and "the atlas AAL" in other
 
 
+def test_npp_alone_tells_its_own_way():
+    unified, npp = (
+        methods_text(tasks=("mask", "preproc", "register"), model=name, **ALL) for name in ("unified", "npp")
+    )
+    for words in ("exceeds 0.2", "a smoothness of 0.1", "predicted by the same network", "Fonov"):
+        assert words in npp
+    for words in ("structures", "scan's tissues"):
+        assert words in unified and words not in npp
+
+
 def test_place(tmp_path):
     assert write_citation(tmp_path, "text").read_text() == "text"
     assert (tmp_path / CITATION_FILE).parent == tmp_path / "logs"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unibrain_bids import __version__
 from unibrain_bids.app.engine import batches, choose_plugin, configure, share_threads
 from unibrain_bids.app.failures import INTERRUPTED, Failure, common_exit_code, explain, read_crashes
 from unibrain_bids.app.plan import Plan, describe, is_done, make_plan
@@ -79,6 +80,7 @@ def run(settings: Settings, check: Callable[[], None]) -> ExitCode:
             validate(processing.bids_dir, record.folder)
         failures: list[Failure] = []
         if not settings.reports_only:
+            _announce(settings, plan, record.folder)
             progress = Progress(len(plan.todo))
             failures = [*plan.unreadable, *_execute(settings, plan, record.folder, progress, check)]
             taken = {scan.key: progress.seconds.get(scan_name(scan)) for scan in plan.todo}
@@ -99,6 +101,7 @@ def _methods(settings: Settings, weights: str) -> str:
         atlases=processing.atlases,
         smoothness=processing.smoothness,
         weights=weights,
+        model=processing.model,
     )
 
 
@@ -166,6 +169,16 @@ def _failures(settings: Settings, plan: Plan, log_dir: Path, *, otherwise: tuple
             yield replace(crash, scan=record.key)
 
 
+def _announce(settings: Settings, plan: Plan, log_dir: Path) -> None:
+    """Say at first what will be done, with what, and where it is written down."""
+    processing = settings.processing
+    logger.info(
+        "unibrain-bids %s: %d scan(s) to process, %d complete; device %s, %d CPU(s), %d for each scan; log in %s",
+        __version__, len(plan.todo), len(plan.complete), processing.device, settings.nprocs, processing.omp_nthreads,
+        log_dir,
+    )  # fmt: skip
+
+
 def _report(settings: Settings, plan: Plan, failures: Sequence[Failure], broken: Sequence[Failure]) -> None:
     """Say at last which scans are flagged, which failed, which reports could not be made, and why."""
     for scan, flags in flagged_scans(settings, plan):
@@ -176,7 +189,8 @@ def _report(settings: Settings, plan: Plan, failures: Sequence[Failure], broken:
         return
     done = plan.total - len(plan.complete) - len(failures)
     before = f", {len(plan.complete)} complete before" if plan.complete else ""
-    logger.info("%d scan(s): %d done%s, %d failed", plan.total, done, before, len(failures))
+    place = settings.processing.output_dir
+    logger.info("%d scan(s): %d done%s, %d failed; results in %s", plan.total, done, before, len(failures), place)
     if interrupted := [failure for failure in failures if failure.exit_code == ExitCode.INTERRUPTED]:
         logger.error("INTERRUPTED: %d scan(s) were not done; run again to go on.", len(interrupted))
     for failure in (failure for failure in failures if failure.exit_code != ExitCode.INTERRUPTED):

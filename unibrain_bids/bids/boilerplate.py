@@ -57,6 +57,15 @@ _REGISTER = (
     "An affine transform to {} was found by registering the image and the template to the frame of the model, and "
     "refined on the overlap of their structures and the correlation of their intensities; images were resampled once."
 )
+# What the published systems say otherwise, by --model and task.
+_ALONE = {
+    "npp": {
+        "preproc": "The model was Neural Pre-processing by itself [2]. One smooth multiplicative field, with a smoothness "
+        "of {:g}, both extracts the brain and corrects and normalises its intensities.",
+        "mask": "The brain is where that field exceeds 0.2.",
+        "register": "An affine transform to {} was predicted by the same network; images were resampled once.",
+    }
+}
 _SEGMENT = (
     "The model segmented structures with FreeSurfer's numbers, and from these grey matter, white matter and "
     "cerebrospinal fluid."
@@ -78,6 +87,7 @@ def methods_text(
     smoothness: float,
     weights: str,
     heads: Sequence[str] = (),
+    model: str = "unified",
 ) -> str:
     """Return the methods text in Markdown.
 
@@ -89,7 +99,10 @@ def methods_text(
         SHA-256 of the model's weights.
     heads
         Labels of the heads that predicted.
+    model
+        One of `workflows.processing.MODELS`.
     """
+    own = {"preproc": _PREPROC, "mask": _MASK, "register": _REGISTER, **_ALONE.get(model, {})}
     references = _References([_UNIBRAIN, _NPP, _NIPYPE, _BIDS])
     opening = (
         f"Results were obtained with *unibrain-bids* {__version__}, which runs one neural model on the raw data [1, 2] "
@@ -97,9 +110,9 @@ def methods_text(
         f"the SHA-256 {weights[:12]}. Each T1-weighted image was processed for itself, and never averaged with others."
     )
     sentences = {
-        "preproc": _PREPROC.format(smoothness),
-        "mask": _MASK,
-        "register": _registration(templates, references) if "register" in tasks else "",
+        "preproc": own["preproc"].format(smoothness),
+        "mask": own["mask"],
+        "register": _registration(own["register"], templates, references) if "register" in tasks else "",
         "segment": _SEGMENT,
         "parcellate": _regions(atlases, references) if {"parcellate", "network"} & set(tasks) else "",
         "network": _networks(references) if "network" in tasks else "",
@@ -128,9 +141,9 @@ class _References:
         return "\n".join(f"{number}. {reference}" for number, reference in enumerate(self.cited, start=1))
 
 
-def _registration(templates: Sequence[str], references: _References) -> str:
+def _registration(text: str, templates: Sequence[str], references: _References) -> str:
     goals = [f"{name} {references.cite(_MNI)}" if name.startswith("MNI152") else name for name in templates]
-    return _REGISTER.format(" and one to ".join(goals)) if goals else ""
+    return text.format(" and one to ".join(goals)) if goals else ""
 
 
 def _regions(atlases: Sequence[str], references: _References) -> str:
