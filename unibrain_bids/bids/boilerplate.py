@@ -60,8 +60,8 @@ _REGISTER = (
 # What the published systems say otherwise, by --model and task.
 _ALONE = {
     "npp": {
-        "preproc": "The model was Neural Pre-processing by itself [2]. One smooth multiplicative field, with a smoothness "
-        "of {:g}, both extracts the brain and corrects and normalises its intensities.",
+        "preproc": "The model was Neural Pre-processing by itself [2]. One smooth multiplicative field, with a "
+        "smoothness of {:g}, both extracts the brain and corrects and normalises its intensities.",
         "mask": "The brain is where that field exceeds 0.2.",
         "register": "An affine transform to {} was predicted by the same network; images were resampled once.",
     }
