@@ -1,17 +1,17 @@
-"""Affine registration of the labelled heads by ANTs, for `unibrain-evaluate --peers FILE`.
+"""Affine registration of the labelled heads by ANTs, dipy or SimpleITK, for `unibrain-evaluate --peers FILE ...`.
 
 Runs in an environment of its own (antspyx pins an older numpy), made once by
 
     python3 -m venv .venv-peers
-    .venv-peers/bin/pip install -c benchmarks/constraints-peers.txt antspyx nibabel
+    .venv-peers/bin/pip install -c benchmarks/constraints-peers.txt antspyx dipy SimpleITK nibabel
 
-and then, from the repository root:
+and then, from the repository root, for each tool (ants, dipy, SimpleITK):
 
-    PYTHONPATH=. .venv-peers/bin/python benchmarks/peers.py --data DATA --out work/peers/ants.json
+    PYTHONPATH=. .venv-peers/bin/python benchmarks/peers.py --tool ants --data DATA --out work/peers/ants.json
 
 Each head is masked by its true solid mask and registered to the stripped MNI152NLin6Asym T1 (`DATA/atlas`): the best
 case for a classical tool, which gets the mask for nothing. Written per head: `template_from_scan` (4 x 4, RAS mm) and
-the wall and CPU seconds of the registration alone.
+the wall and CPU seconds of the registration alone. Heads that the file already holds, by the same version, are kept.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 # ITK and ANTs read both when they are loaded: one thread, so that CPU seconds compare, and a fixed random seed.
 os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 os.environ.setdefault("ANTS_RANDOM_SEED", "1")
 
-import ants
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
@@ -38,57 +40,133 @@ from unibrain_bids.evaluation.registration import TemplateTruth, load_template_t
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
+Volume = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+Result = tuple[Matrix, Volume]
+"""`scan_from_template`, RAS mm, and the scan as the tool itself resamples it to the template's grid."""
 
-def to_ants(image: NDArray[np.float32], affine: NDArray[np.float64]) -> ants.core.ANTsImage:
-    """Wrap an array (X, Y, Z) with its RAS voxel-to-world matrix as an ANTs image, which lives in LPS."""
+
+def with_ants(stripped: Volume, affine: Matrix, template: TemplateTruth) -> Result:
+    """ANTs, `Affine` with ANTsPy's defaults."""
+    import ants
+
+    def image(data: Volume, matrix: Matrix) -> ants.core.ANTsImage:
+        origin, spacing, direction = _lps_geometry(matrix)
+        return ants.from_numpy(
+            data.astype(np.float32), origin=origin.tolist(), spacing=spacing.tolist(), direction=direction
+        )
+
+    fixed, moving = image(template.brain, template.affine), image(stripped, affine)
+    result = ants.registration(fixed=fixed, moving=moving, type_of_transform="Affine")
+    transform = ants.read_transform(result["fwdtransforms"][0])
+    return _in_ras(transform.parameters, transform.fixed_parameters), result["warpedmovout"].numpy()
+
+
+def with_dipy(stripped: Volume, affine: Matrix, template: TemplateTruth) -> Result:
+    """dipy, `affine_registration` with its defaults: mutual information, 3 levels, centre of mass to affine."""
+    from dipy.align import affine_registration
+
+    moved, matrix = affine_registration(stripped, template.brain, moving_affine=affine, static_affine=template.affine)
+    return np.asarray(matrix, dtype=np.float64), moved
+
+
+def with_simpleitk(stripped: Volume, affine: Matrix, template: TemplateTruth) -> Result:
+    """SimpleITK's registration method as in its notebooks: Mattes' mutual information, 3 levels, moments first."""
+    import SimpleITK as sitk
+
+    def image(data: Volume, matrix: Matrix) -> sitk.Image:
+        result = sitk.GetImageFromArray(data.astype(np.float32).T)
+        origin, spacing, direction = _lps_geometry(matrix)
+        result.SetOrigin(origin.tolist())
+        result.SetSpacing(spacing.tolist())
+        result.SetDirection(direction.ravel().tolist())
+        return result
+
+    fixed, moving = image(template.brain, template.affine), image(stripped, affine)
+    start = sitk.CenteredTransformInitializer(
+        fixed, moving, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
+    )
+    method = sitk.ImageRegistrationMethod()
+    method.SetGlobalDefaultNumberOfThreads(1)
+    method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=50)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(0.1, seed=1)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsGradientDescent(
+        learningRate=1.0, numberOfIterations=100, convergenceMinimumValue=1e-6, convergenceWindowSize=10
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([4, 2, 1])
+    method.SetSmoothingSigmasPerLevel([2, 1, 0])
+    method.SetInitialTransform(start, inPlace=True)
+    method.Execute(fixed, moving)
+    moved = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, start, sitk.sitkLinear, 0.0)).T
+    return _in_ras(start.GetParameters(), start.GetFixedParameters()), moved
+
+
+def _lps_geometry(affine: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    """Origin (3,), spacing (3,) and direction (3, 3) of a grid in ITK's world from its voxel-to-RAS matrix."""
     lps = LPS_FROM_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    return ants.from_numpy(
-        image.astype(np.float32), origin=lps[:3, 3].tolist(), spacing=spacing.tolist(), direction=lps[:3, :3] / spacing
-    )
+    return lps[:3, 3], spacing, lps[:3, :3] / spacing
 
 
-def matrix_of(transform_file: str) -> NDArray[np.float64]:
-    """Read an ITK affine as `moving_from_fixed`, 4 x 4, RAS mm: x -> A (x - c) + c + t in LPS."""
-    transform = ants.read_transform(transform_file)
-    parameters = np.asarray(transform.parameters, dtype=np.float64)
-    centre = np.asarray(transform.fixed_parameters, dtype=np.float64)
+def _in_ras(parameters: object, centre: object) -> Matrix:
+    """Turn ITK's affine, x -> A (x - c) + c + t in LPS, into a 4 x 4 matrix in RAS mm."""
+    values, middle = np.asarray(parameters, dtype=np.float64), np.asarray(centre, dtype=np.float64)[:3]
     lps = np.eye(4)
-    lps[:3, :3] = parameters[:9].reshape(3, 3)
-    lps[:3, 3] = parameters[9:] + centre - lps[:3, :3] @ centre
+    lps[:3, :3] = values[:9].reshape(3, 3)
+    lps[:3, 3] = values[9:] + middle - lps[:3, :3] @ middle
     return LPS_FROM_RAS @ lps @ LPS_FROM_RAS
 
 
-def register(
-    stripped: NDArray[np.float32], affine: NDArray[np.float64], template: TemplateTruth, kind: str
-) -> dict[str, object]:
+@dataclass(frozen=True)
+class Tool:
+    """A peer: its name in tables, the package that knows the version, the module to load, and its registration."""
+
+    title: str
+    package: str
+    module: str
+    run: Callable[[Volume, Matrix, TemplateTruth], Result]
+
+
+TOOLS = {
+    "ants": Tool("ANTs Affine", "antspyx", "ants", with_ants),
+    "dipy": Tool("dipy affine", "dipy", "dipy.align", with_dipy),
+    "SimpleITK": Tool("SimpleITK affine", "SimpleITK", "SimpleITK", with_simpleitk),
+}
+
+
+def register(tool: str, stripped: Volume, affine: Matrix, template: TemplateTruth) -> dict[str, object]:
     """Register one stripped head to the template; returns the JSON entry of this head.
 
     Raises
     ------
     RuntimeError
-        If our reading of the matrix does not give the image that ANTs itself resampled.
+        If our reading of the matrix does not give the image that the tool itself resampled.
     """
-    fixed, moving = to_ants(template.brain, template.affine), to_ants(stripped, affine)
+    import_module(TOOLS[tool].module)  # loading it is no registration
     wall, cpu = time.perf_counter(), time.process_time()
-    result = ants.registration(fixed=fixed, moving=moving, type_of_transform=kind)
+    scan_from_template, theirs = TOOLS[tool].run(stripped, affine, template)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    template_from_scan = np.linalg.inv(matrix_of(result["fwdtransforms"][0]))
+    template_from_scan = np.linalg.inv(scan_from_template)
     ours = warp_to_template(stripped, affine, template, template_from_scan, order=1)
-    agreement = normalised_cross_correlation(ours, result["warpedmovout"].numpy())
+    agreement = normalised_cross_correlation(ours, theirs)
     if agreement < 0.999:
-        raise RuntimeError(f"the matrix was misread: correlation with the image that ANTs resampled {agreement:.4f}")
+        raise RuntimeError(f"the matrix was misread: correlation with the image that {tool} resampled {agreement:.4f}")
     return {"template_from_scan": template_from_scan.tolist(), "seconds": wall, "cpu_seconds": cpu}
 
 
-def stripped_heads(options: argparse.Namespace) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float64]]]:
-    """Yield name, stripped image and voxel-to-world matrix of the scan that was asked for, or of every MUSE head."""
+def stripped_heads(options: argparse.Namespace, known: dict[str, object]) -> Iterator[tuple[str, Volume, Matrix]]:
+    """Yield name, stripped image and voxel-to-world matrix of the scan asked for, or of the MUSE heads not known."""
     if options.scan:
         scan, mask = (nib.Nifti1Image.from_filename(path) for path in options.scan)
         stripped = np.where(np.asarray(mask.dataobj) > 0, np.asarray(scan.dataobj, dtype=np.float32), 0)
         yield Path(options.scan[0]).name, stripped, scan.affine
         return
     for record in muse_heads(options.data):
+        if record.name in known:
+            continue
         head = record.load()
         yield head.name, np.where(head.masks["solid"], head.image, 0), head.affine
 
@@ -98,19 +176,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds muse/ and atlas/")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--transform", default="Affine", help="ANTs' type_of_transform (default: %(default)s)")
+    parser.add_argument("--tool", choices=TOOLS, default="ants", help="which one (default: %(default)s)")
     parser.add_argument("--scan", nargs=2, metavar=("IMAGE", "MASK"), help="this one head instead of the MUSE heads")
     options = parser.parse_args()
     template = load_template_truth(options.data)
-    peer = {
-        "name": f"ANTs {options.transform}",
-        "version": ants.__version__,
-        "template": template.name,
-        "heads": {},
-    }
+    tool = TOOLS[options.tool]
+    peer = {"name": tool.title, "version": version(tool.package), "template": template.name, "heads": {}}
+    if options.out.is_file():
+        before = json.loads(options.out.read_text())
+        if all(before[key] == peer[key] for key in ("name", "version", "template")):
+            peer = before
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    for name, stripped, affine in stripped_heads(options):
-        peer["heads"][name] = register(stripped, affine, template, options.transform)
+    for name, stripped, affine in stripped_heads(options, peer["heads"]):
+        peer["heads"][name] = register(options.tool, stripped, affine, template)
         print(f"{name}: {peer['heads'][name]['cpu_seconds']:.1f} CPU s", flush=True)
         options.out.write_text(json.dumps(peer, indent=1))
 
