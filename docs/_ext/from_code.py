@@ -28,6 +28,7 @@ from unibrain_bids.errors import ExitCode
 from unibrain_bids.evaluation import cli as evaluation
 from unibrain_bids.imaging import graphs, quality, regions
 from unibrain_bids.training import cli as training
+from unibrain_bids.training import finetune_cli as finetuning
 from unibrain_bids.workflows.processing import Processing
 
 _SCAN = ScanRecord(Path("/sub-01_T1w.nii.gz"), "sub-01/anat/sub-01_T1w.nii.gz", (("sub", "01"),), "T1w")
@@ -173,6 +174,7 @@ def limit_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "options": lambda: option_tables(options.build_parser()),
     "training options": lambda: option_tables(training.build_parser()),
+    "fine-tuning options": lambda: option_tables(finetuning.build_parser()),
     "evaluation options": lambda: option_tables(evaluation.build_parser()),
     "exit codes": exit_codes,
     "files": file_table,

@@ -38,7 +38,11 @@ FROM_TABLES = {
     "whole": ["log intracranial volume"],
     "network": NETWORK,
 }
-FROM_MODEL = {**FROM_TABLES, "regions": ["embedding", "log volume"]}
+FROM_MODEL = {
+    "regions": ["embedding", "log volume"],
+    "whole": ["log intracranial volume", "log volume of ventricles", "log volume of cerebral white matter"],
+    "network": NETWORK,
+}
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Cohort", "Scaler"]
+__all__ = ["CLIP", "Cohort", "Scaler"]
 
-_CLIP = 5.0  # standard deviations
+CLIP = 5.0  # standard deviations
 
 
 @dataclass(frozen=True)
@@ -99,4 +99,4 @@ class Scaler:
     def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scale (N, D); limited to 5 standard deviations, so that one wild value does not decide."""
         scaled = (values - self.mean) / self.sd
-        return np.clip(np.where(np.isfinite(scaled), scaled, 0), -_CLIP, _CLIP)
+        return np.clip(np.where(np.isfinite(scaled), scaled, 0), -CLIP, CLIP)

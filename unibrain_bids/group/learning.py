@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from unibrain_bids.classification.features import Features
 from unibrain_bids.classification.training import Trained, train_head
 from unibrain_bids.errors import UsageError
 from unibrain_bids.group.covariates import covariates_of
-from unibrain_bids.group.derivatives import Maker, ScanTables
+from unibrain_bids.group.derivatives import Maker
 from unibrain_bids.group.gather import Gathered
 from unibrain_bids.group.options import GroupOptions
 from unibrain_bids.group.participants import Participants
@@ -25,6 +26,14 @@ from unibrain_bids.group.targets import INTRACRANIAL, chosen_covariates, site_co
 __all__ = ["cohort_of", "head_path", "learn"]
 
 logger = logging.getLogger(__name__)
+
+
+class OfParticipant(Protocol):
+    """A scan, or what is left of it."""
+
+    @property
+    def participant(self) -> str:
+        """Identifier in participants.tsv."""
 
 
 def head_path(output_dir: Path, label: str) -> Path:
@@ -82,7 +91,11 @@ def one_maker(gathered: Gathered) -> Maker:
 
 
 def cohort_of(
-    scans: Sequence[tuple[ScanTables, Features]], participants: Participants, options: GroupOptions
+    scans: Sequence[tuple[OfParticipant, Features]],
+    participants: Participants,
+    options: GroupOptions,
+    *,
+    option: str | None = None,
 ) -> tuple[Cohort, dict[str, str]]:
     """Put together what is learned from.
 
@@ -94,6 +107,8 @@ def cohort_of(
         With the column to learn.
     options
         `classify` or `regress`, classes, covariates, site.
+    option
+        The one that named the column, for messages.
 
     Returns
     -------
@@ -108,7 +123,7 @@ def cohort_of(
         The column, or a covariate, does not exist; there are not two classes; or no scan can be used.
     """
     column = str(options.classify or options.regress)
-    option = "--classify" if options.classify else "--regress"
+    option = option or ("--classify" if options.classify else "--regress")
     found = participants.column(column, option=option)
     members = list(dict.fromkeys(scan.participant for scan, _ in scans))
     excluded = {member: f"no value of {column}" for member in members if member not in found}

@@ -24,7 +24,7 @@ class Network:
 
 @dataclass(frozen=True)
 class DescriptionArrays:
-    """`model.description.Description` of one head: regions (84, F + 1), whole (1,), network (84, 84)."""
+    """`model.description.Description` of one head: regions (84, F + 1), whole (3,), network (84, 84)."""
 
     regions: NDArray[np.float32]
     whole: NDArray[np.float32]

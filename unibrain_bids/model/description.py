@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unibrain_bids.model import frame
 from unibrain_bids.model.unibrain import Outputs
 
 # Keeps the logarithm of an empty region finite.
 _SMALLEST_MM3 = 1.0
+_VENTRICLES, _WHITE = (4, 5, 14, 43, 44), (2, 41)
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Description:
     regions
         (batch, 84, F + 1): the embeddings H, and the log volume in the person's own mm3.
     whole
-        (batch, 1): log volume of the intracranial space, likewise.
+        (batch, 3): log volumes of the intracranial space, the ventricles, the cerebral white matter, likewise.
     network
         (batch, 84, 84): C.
     """
@@ -43,9 +45,12 @@ def describe_head(outputs: Outputs, voxel: float) -> Description:
         Volume of one of its voxels in the scan, mm3: the frame's size is that of the mean head, not the person's.
     """
     volumes = voxel * outputs.regions.flatten(2).sum(2)
-    intracranial = voxel * torch.sigmoid(outputs.dense.mask_logits[:, 1:].float()).flatten(1).sum(1, keepdim=True)
+    structures = torch.softmax(outputs.dense.structure_logits.float(), dim=1)
+    parts = [torch.sigmoid(outputs.dense.mask_logits[:, 1:].float())]
+    parts += [structures[:, [frame.STRUCTURES.index(n) + 1 for n in numbers]] for numbers in (_VENTRICLES, _WHITE)]
+    whole = voxel * torch.stack([part.flatten(1).sum(1) for part in parts], dim=1)
     return Description(
         regions=torch.cat([outputs.embedding, torch.log(volumes + _SMALLEST_MM3)[..., None]], dim=2),
-        whole=torch.log(intracranial + _SMALLEST_MM3),
+        whole=torch.log(whole + _SMALLEST_MM3),
         network=outputs.network,
     )

@@ -1,10 +1,16 @@
-"""`unibrain-train RECIPE`: train from the packed label maps, for so many minutes, resuming where it stopped."""
+"""`unibrain-train RECIPE`: train from the packed label maps, for so many minutes, resuming where it stopped.
+
+`unibrain-train finetune --help` has options of its own: it starts from trained weights, and from a BIDS cohort.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from unibrain_bids.training import finetune_cli
 
 ATLAS = Path(__file__).parents[1] / "resources" / "population" / "atlas.npz"
 RECIPES = (
@@ -40,7 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `unibrain-train`."""
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["finetune"]:
+        return finetune_cli.main(words[1:])
+    args = build_parser().parse_args(words)
     import torch
 
     from unibrain_bids.model.weights import load_weights

@@ -8,12 +8,13 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from unibrain_bids.imaging.memory import keep_freed_memory
+from unibrain_bids.training.progress import LiveLine
 
 
 class Recipe(Protocol):
@@ -51,6 +52,9 @@ class TrainerSettings:
         folder trains no further, a new one can start from its weights.
     halve_after
         When > 0: after so many steps the learning rate is halved.
+    keep_best
+        Name of a figure of the recipe's evaluation: the averaged weights with which it was smallest are kept in the
+        checkpoint as `best`, those before the first step among them.
     """
 
     minutes: float
@@ -65,6 +69,7 @@ class TrainerSettings:
     log_every: int = 10
     anneal: int = 0
     halve_after: int = 0
+    keep_best: str = ""
     seed: int = 0
 
 
@@ -79,6 +84,8 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=1e-5)
         self.step = 0
         self.anneal_start: int | None = None
+        self.best: dict[str, Any] = {}
+        self.live = LiveLine(folder.name)
 
     def run(self) -> None:
         """Train until the budget is spent; resumes from the folder's checkpoint when there is one."""
@@ -89,15 +96,21 @@ class Trainer:
         if self.settings.anneal and self.anneal_start is None:
             self.anneal_start = self.step
         start, losses = time.monotonic(), []
-        while time.monotonic() - start < 60 * self.settings.minutes and not self._finished():
+        if self.settings.keep_best and not self.step:
+            self._keep_if_best(self.evaluate())
+        while time.monotonic() - start < 60 * self.settings.minutes and not self.finished:
             losses.append(self.train_step())
+            last = self.anneal_start + self.settings.anneal if self.anneal_start is not None else None
+            self.live.show(self.step, last, sum(losses[-1].values()), 60 * self.settings.minutes)
             if self.step % self.settings.log_every == 0:
                 self._log(losses, time.monotonic() - start)
                 losses = []
+            if self.step % self.settings.evaluate_every == 0:
+                figures = self.evaluate()
+                self._log([figures], time.monotonic() - start)
+                self._keep_if_best(figures)
             if self.step % self.settings.checkpoint_every == 0:
                 self.save()
-            if self.step % self.settings.evaluate_every == 0:
-                self._log([self.evaluate()], time.monotonic() - start)
         self.save()
         self._log([self.evaluate()], time.monotonic() - start)
 
@@ -137,6 +150,7 @@ class Trainer:
         state = {
             "step": self.step, "anneal_start": self.anneal_start, "settings": asdict(self.settings),
             "model": self.model.state_dict(), "average": self.average, "optimiser": self.optimiser.state_dict(),
+            "best": self.best,
         }  # fmt: skip
         aside = self.folder / "checkpoint.pt.part"
         torch.save(state, aside)
@@ -152,8 +166,17 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.average = state["average"]
         self.step, self.anneal_start = state["step"], state["anneal_start"]
+        self.best = state.get("best", {})
 
-    def _finished(self) -> bool:
+    def _keep_if_best(self, figures: dict[str, float]) -> None:
+        value = figures.get(f"eval_{self.settings.keep_best}", math.inf)
+        if value < self.best.get("value", math.inf):
+            average = {name: tensor.clone() for name, tensor in self.average.items()}
+            self.best = {"step": self.step, "value": value, "average": average}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the steps of `anneal` are done."""
         return self.anneal_start is not None and self.step >= self.anneal_start + self.settings.anneal
 
     def _learning_rate(self) -> float:
@@ -185,4 +208,5 @@ class Trainer:
             for name, value in means.items():
                 writer.writerow([self.step, round(seconds, 1), name, round(value, 5)])
         text = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+        self.live.clear()
         print(f"step {self.step} {seconds:.0f} s {text}", flush=True)
