@@ -14,7 +14,7 @@ from unibrain_bids.model.parcellation import joined_regions
 from unibrain_bids.model.presets import UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY
 from unibrain_bids.model.published import PublishedUniBrain, UNet
 from unibrain_bids.model.soft_template import SoftTemplate, tissue_of_channel, tissue_probabilities
-from unibrain_bids.training.recipes.published import loss_terms
+from unibrain_bids.training.recipes.published import Towards, loss_terms
 
 MODULES = ("extraction", "registration", "segmentation", "network", "classifier")
 
@@ -53,7 +53,7 @@ def test_parameter_counts_as_docs_training_says() -> None:
             model = PublishedUniBrain(preset, nowhere)
         counts[preset.name] = [sum(p.numel() for p in model.get_submodule(name).parameters()) for name in MODULES]
     assert counts["unibrain"] == [526_529, 6_487_004, 33_630_084, 136_226, 49_666]
-    assert sum(counts["unibrain-small"]) == 375_503
+    assert sum(counts["unibrain-small"]) == 376_529
 
 
 def test_ten_convolutions_of_the_published_widths() -> None:
@@ -99,20 +99,22 @@ def test_classification_reaches_every_module_unless_it_is_stopped(atlas: Atlas, 
     model = make(atlas)
     model.class_reaches = joint
     mask = (model.image > 0.2).float()
-    terms = loss_terms(model(head(model)), mask, torch.tensor([1]), model)
+    terms = loss_terms(model(head(model)), mask, torch.tensor([1]), model.image)
     norms = reached(model, terms["classification"])
     assert norms["network"] > 0 and norms["classifier"] > 0
     for name in ("extraction", "registration", "segmentation"):
         assert (norms[name] > 0) == joint, (name, norms)
 
 
-def test_the_other_losses_reach_what_the_paper_says(atlas: Atlas) -> None:
+@pytest.mark.parametrize("towards", ["dice", "cross-entropy", "nothing"])
+def test_the_other_losses_reach_what_they_should(atlas: Atlas, towards: Towards) -> None:
     model = make(atlas)
-    terms = loss_terms(model(head(model)), (model.image > 0.2).float(), torch.tensor([1]), model)
+    mask, classes = (model.image > 0.2).float(), torch.tensor([1])
+    terms = loss_terms(model(head(model)), mask, classes, model.image, towards_affine=towards)
     found = {name: {m for m, norm in reached(model, term).items() if norm > 0} for name, term in terms.items()}
     assert found["mask"] == {"extraction"}
     assert found["similarity"] == {"extraction", "registration"}
-    assert found["tissues"] == {"segmentation"} | ({"extraction", "registration"} if model.target_reaches else set())
+    assert found["tissues"] == {"segmentation"} | (set() if towards == "nothing" else {"extraction", "registration"})
 
 
 def test_regions_are_never_renumbered(atlas: Atlas) -> None:

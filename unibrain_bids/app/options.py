@@ -201,8 +201,8 @@ def _add_processing(group: argparse._ArgumentGroup) -> None:
     )
     _add(group, "--atlas", aliases=["--atlases"], dest="atlases", metavar="ATLAS", help=text, **several)
     text = (
-        "unified (default): the model of this program; npp: the published system of that name by itself, with weights "
-        "that were trained little (mask, preproc and register only)"
+        "unified (default): the model of this program; npp or unibrain: the published system of that name by itself, "
+        "with weights that were trained little (npp: mask, preproc and register only; unibrain: all but preproc)"
     )
     _add(group, "--model", metavar="MODEL", help=text)
     text = f"which results to write (default: all that the model gives): {', '.join(TASKS)}"

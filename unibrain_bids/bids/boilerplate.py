@@ -64,7 +64,13 @@ _ALONE = {
         "smoothness of {:g}, both extracts the brain and corrects and normalises its intensities.",
         "mask": "The brain is where that field exceeds 0.2.",
         "register": "An affine transform to {} was predicted by the same network; images were resampled once.",
-    }
+    },
+    "unibrain": {
+        "mask": "The model was UniBrain by itself [1], after the head had been found by this program's own. Its first "
+        "network extracted the brain.",
+        "segment": "A further network segmented grey matter, white matter and cerebrospinal fluid. Structures with "
+        "FreeSurfer's numbers are those of one template, warped to the brain by an affine.",
+    },
 }
 _SEGMENT = (
     "The model segmented structures with FreeSurfer's numbers, and from these grey matter, white matter and "
@@ -102,7 +108,7 @@ def methods_text(
     model
         One of `workflows.processing.MODELS`.
     """
-    own = {"preproc": _PREPROC, "mask": _MASK, "register": _REGISTER, **_ALONE.get(model, {})}
+    own = {"preproc": _PREPROC, "mask": _MASK, "register": _REGISTER, "segment": _SEGMENT, **_ALONE.get(model, {})}
     references = _References([_UNIBRAIN, _NPP, _NIPYPE, _BIDS])
     opening = (
         f"Results were obtained with *unibrain-bids* {__version__}, which runs one neural model on the raw data [1, 2] "
@@ -113,7 +119,7 @@ def methods_text(
         "preproc": own["preproc"].format(smoothness),
         "mask": own["mask"],
         "register": _registration(own["register"], templates, references) if "register" in tasks else "",
-        "segment": _SEGMENT,
+        "segment": own["segment"],
         "parcellate": _regions(atlases, references) if {"parcellate", "network"} & set(tasks) else "",
         "network": _networks(references) if "network" in tasks else "",
     }

@@ -7,11 +7,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from unibrain_bids.evaluation.metrics import mutual_information, normalised_cross_correlation
-from unibrain_bids.model.parcellation import region_numbers
 from unibrain_bids.model.published import PublishedOutputs, PublishedUniBrain
-from unibrain_bids.model.soft_template import TISSUES
 from unibrain_bids.training.recipes.basis import dice_scores
 from unibrain_bids.training.recipes.cohort import KnownCohort
 
@@ -54,16 +53,22 @@ class Assessment:
 
     @property
     def area_under_curve(self) -> float:
-        """How often a person of the second class has the higher probability of the two of a pair."""
-        from sklearn.metrics import roc_auc_score
-
-        return float(roc_auc_score(self.classes, self.probability))
+        """See `area_under_curve`."""
+        return area_under_curve(self.classes, self.probability)
 
     def means(self) -> dict[str, float]:
         """Mean of every figure, accuracy and area under the curve."""
         names = [field.name for field in fields(self) if field.name not in ("classes", "probability")]
         means = {name: float(np.nanmean(getattr(self, name))) for name in names}
         return means | {"accuracy": self.accuracy, "area_under_curve": self.area_under_curve}
+
+
+def area_under_curve(classes: NDArray[np.float64], probability: NDArray[np.float64]) -> float:
+    """How often the person of the second class has the higher probability of the two of a pair; NaN without pairs."""
+    first, second = probability[classes < 0.5], probability[classes > 0.5]
+    if not (len(first) and len(second)):
+        return float("nan")
+    return float(np.mean(np.sign(second[:, None] - first[None]) / 2 + 0.5))
 
 
 @torch.no_grad()
@@ -80,17 +85,32 @@ def assess(model: PublishedUniBrain, known: KnownCohort) -> Assessment:
 
 
 def _figures(model: PublishedUniBrain, outputs: PublishedOutputs, known: KnownCohort, person: int) -> dict[str, float]:
+    assert outputs.class_logits is not None
     mask = known.given.masks[person, 0].long()
-    aligned, template = outputs.aligned[0, 0].cpu().numpy(), model.image[0, 0].cpu().numpy()
-    tissues, regions = known.tissues[person], known.regions[person]
-    warped = model.parcellate(outputs.template_from_grid)[0]
-    parcels = torch.cat([1 - warped.sum(0, keepdim=True), warped]).argmax(0)
-    return {
+    labels = label_figures(model, outputs.template_from_grid, outputs.extracted[0], known, person)
+    labels["propagated_dice"] = labels.pop("tissue_dice")
+    return labels | {
         "mask_dice": float(dice_scores((outputs.mask_logits[0, 0] > 0).long(), mask, 2)[0]),
-        "mutual_information": mutual_information(aligned, template),
-        "correlation": normalised_cross_correlation(aligned, template),
-        "tissue_dice": float(dice_scores(outputs.tissue_logits[0].argmax(0), tissues, TISSUES).nanmean()),
-        "propagated_dice": float(dice_scores(outputs.propagated[0].argmax(0), tissues, TISSUES).nanmean()),
-        "parcel_dice": float(dice_scores(parcels, regions, len(region_numbers()) + 1).nanmean()),
+        "tissue_dice": _mean_dice(outputs.tissue_logits[0], known.tissues[person]),
         "probability": float(torch.softmax(outputs.class_logits[0], dim=0)[1]),
     }
+
+
+def label_figures(
+    model: PublishedUniBrain, template_from_grid: Tensor, brain: Tensor, known: KnownCohort, person: int
+) -> dict[str, float]:
+    """How well an affine (1, 4, 4) brings a brain (1, X, Y, Z) to the template, and its labels back to the head."""
+    aligned = model.align(brain[None], torch.linalg.inv(template_from_grid))[0, 0].cpu().numpy()
+    template = model.image[0, 0].cpu().numpy()
+    regions = model.parcellate(template_from_grid)[0]
+    return {
+        "mutual_information": mutual_information(aligned, template),
+        "correlation": normalised_cross_correlation(aligned, template),
+        "tissue_dice": _mean_dice(model.propagate(template_from_grid)[0], known.tissues[person]),
+        "parcel_dice": _mean_dice(torch.cat([1 - regions.sum(0, keepdim=True), regions]), known.regions[person]),
+    }
+
+
+def _mean_dice(scores: Tensor, truth: Tensor) -> float:
+    """Mean Dice of the likeliest of scores (classes, X, Y, Z), over the classes but the first."""
+    return float(dice_scores(scores.argmax(0), truth, len(scores)).nanmean())

@@ -26,6 +26,7 @@ UNIFIED_MODEL = "unified"
 MODULES: dict[str, frozenset[str]] = {
     UNIFIED_MODEL: frozenset(("first_look", "aligner", "unibrain")),
     "npp": frozenset(("npp",)),
+    "unibrain": frozenset(("published",)),
 }
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from unibrain_bids.errors import ResourceError
 from unibrain_bids.imaging.scan import Scan
-from unibrain_bids.inference import loading, npp, unified
+from unibrain_bids.inference import loading, npp, published, unified
 from unibrain_bids.inference.prediction import Prediction
 
-AnyModel = loading.Model | npp.NppModel
+AnyModel = loading.Model | npp.NppModel | published.PublishedModel
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "unified": Kind(loading.load_model, unified.predict),
     "npp": Kind(npp.load_npp, npp.predict_npp),
+    "unibrain": Kind(published.load_published, published.predict_published),
 }
 
 

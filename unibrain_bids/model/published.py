@@ -62,7 +62,7 @@ class PublishedOutputs:
     embedding, network
         H (batch, 84, F), and C = H H^T without its negatives.
     class_logits
-        (batch, classes).
+        (batch, classes), or None without a classifier.
     """
 
     mask_logits: Tensor
@@ -75,7 +75,7 @@ class PublishedOutputs:
     description: Tensor
     embedding: Tensor
     network: Tensor
-    class_logits: Tensor
+    class_logits: Tensor | None
 
 
 class UNet(nn.Module):
@@ -122,7 +122,7 @@ class PublishedUniBrain(nn.Module):
     template
         On the preset's grid; kept as buffers, not stored with the weights.
     classes
-        Number of classes.
+        Number of classes; 0 for no classifier.
 
     Attributes
     ----------
@@ -130,8 +130,6 @@ class PublishedUniBrain(nn.Module):
         Whether the classification's gradient goes on into regions, tissues and brain, and so into the registration.
     propagates
         Whether the template's regions are warped to the head (without: they are laid on it as they are).
-    target_reaches
-        Whether the segmentation's gradient goes on through its target, the warped tissues, into the registration.
     """
 
     image: Tensor
@@ -148,11 +146,11 @@ class PublishedUniBrain(nn.Module):
         self.segmentation = UNet(1, preset.segmentation, TISSUES)
         # Tissues, coordinates, and the brain's intensity.
         self.network = RegionNetwork(TISSUES + 3, preset.region_features, preset.region_features)
-        self.classifier = GraphClassifier(
-            preset.region_features, preset.graph_features, classes,
-            feature_noise=_PERTURBATION, dropped_edges=_PERTURBATION,
-        )  # fmt: skip
-        self.class_reaches = self.propagates = self.target_reaches = True
+        self.classifier: GraphClassifier | None = None
+        if classes:
+            noise = {"feature_noise": _PERTURBATION, "dropped_edges": _PERTURBATION}
+            self.classifier = GraphClassifier(preset.region_features, preset.graph_features, classes, **noise)
+        self.class_reaches = self.propagates = True
         buffers = {
             "image": template.image,
             "tissues": template.tissues[:, 1:],
@@ -211,7 +209,6 @@ class PublishedUniBrain(nn.Module):
         extracted = torch.sigmoid(mask_logits) * image
         stages = self.register(extracted)
         template_from_grid = torch.linalg.inv(stages[-1])
-        propagated = self.propagate(template_from_grid)
         description = self.describe(extracted, torch.softmax(tissue_logits, dim=1), template_from_grid)
         embedding = self.network.embed(description)
         network = torch.relu(embedding @ embedding.transpose(1, 2))
@@ -222,11 +219,11 @@ class PublishedUniBrain(nn.Module):
             template_from_grid=template_from_grid,
             aligned=self.align(extracted, stages[-1]),
             tissue_logits=tissue_logits,
-            propagated=propagated if self.target_reaches else propagated.detach(),
+            propagated=self.propagate(template_from_grid),
             description=description,
             embedding=embedding,
             network=network,
-            class_logits=self.classifier(embedding, network),
+            class_logits=self.classifier(embedding, network) if self.classifier is not None else None,
         )
 
     def _half_precision(self) -> torch.autocast:

@@ -16,6 +16,7 @@ from unibrain_bids.labels import LabelTable
 MODELS: dict[str, tuple[str, ...]] = {
     "unified": TASKS,
     "npp": ("mask", "preproc", "register"),
+    "unibrain": ("mask", "register", "segment", "parcellate", "network"),
 }
 DEFAULT_MODEL = "unified"
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from unibrain_bids.evaluation.published import Assessment, assess
+from unibrain_bids.evaluation.published import assess
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.presets import UNIBRAIN_TINY
 from unibrain_bids.model.published import PublishedUniBrain
@@ -24,7 +23,7 @@ from unibrain_bids.model.soft_template import TISSUES, SoftTemplate
 from unibrain_bids.training.cli import ATLAS
 from unibrain_bids.training.recipes.basis import EVALUATION_SEED, Heads
 from unibrain_bids.training.recipes.cohort import Cohort, KnownCohort, simulated_cohort
-from unibrain_bids.training.recipes.published import LossWeights, PublishedRecipe
+from unibrain_bids.training.recipes.published import LossWeights, PublishedRecipe, Towards
 from unibrain_bids.training.trainer import Trainer, TrainerSettings
 
 PRESET = UNIBRAIN_TINY
@@ -51,6 +50,8 @@ class Run:
         Attributes of the model (`PublishedUniBrain`) that are turned off.
     template
         "population" or "one head": the hard labels of one training person, who leaves the cohort.
+    towards_affine
+        What the registration learns from the tissues (`recipes.published.loss_terms`).
     seed
         Of weights and of the order of the persons.
     """
@@ -62,6 +63,7 @@ class Run:
     frozen: tuple[str, ...] = ()
     switches: tuple[str, ...] = ()
     template: str = "population"
+    towards_affine: Towards = "nothing"
     seed: int = 0
 
 
@@ -87,7 +89,8 @@ RUNS: dict[str, Run] = {
     "stages-1": Run("stages", "M = 1", stages=1),
     "stages-3": Run("stages", "M = 3", stages=3),
     "one-head": Run("atlas", "one person's hard labels as template", template="one head"),
-    "target-stopped": Run("atlas", "no gradient through the warped tissues", switches=("target_reaches",)),
+    "tissues-cross-entropy": Run("affine", "by the cross-entropy itself", towards_affine="cross-entropy"),
+    "tissues-dice": Run("affine", "by the soft Dice", towards_affine="dice"),
     "beta-1": _weighed("beta 1", similarity=1.0),
     "gamma-0.1": _weighed("gamma 0.1", tissues=0.1),
     "alpha-0.1": _weighed("alpha 0.1", mask=0.1),
@@ -142,7 +145,7 @@ def recipe_of(run: Run, material: Material) -> PublishedRecipe:
     torch.manual_seed(run.seed)
     recipe = PublishedRecipe(
         given, material.held_out, template, replace(PRESET, stages=run.stages),
-        weights=run.weights, people=PEOPLE, frozen=run.frozen,
+        weights=run.weights, people=PEOPLE, frozen=run.frozen, towards_affine=run.towards_affine,
     )  # fmt: skip
     for switch in run.switches:
         setattr(recipe.model, switch, False)
@@ -161,13 +164,8 @@ def carry_out(name: str, material: Material, folder: Path, *, steps: int = STEPS
     trainer.run()
     recipe.model.load_state_dict(trainer.average)
     assert isinstance(recipe.model, PublishedUniBrain)
-    write_result(folder / f"{name}.json", run, steps, assess(recipe.model, material.held_out))
-
-
-def write_result(path: Path, run: Run, steps: int, assessment: Assessment) -> None:
-    """A run's figures, person by person."""
-    people: Mapping[str, list[float]] = {name: values.tolist() for name, values in asdict(assessment).items()}
-    path.write_text(json.dumps({"table": run.table, "label": run.label, "steps": steps, "people": people}) + "\n")
+    people = {key: values.tolist() for key, values in asdict(assess(recipe.model, material.held_out)).items()}
+    (folder / f"{name}.json").write_text(json.dumps({"steps": steps, "people": people}) + "\n")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from unibrain_bids.training.simulation.geometry import PoseRange, draw_pose
 # Augmentation: two voxels, two degrees, two per cent.
 _SHIFT_VOXELS, _ROTATION, _SCALE = 2.0, 2.0, 0.02
 _TRAINING_SEED = 5_000_000
+
+Towards = Literal["dice", "cross-entropy", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class PublishedRecipe:
         Persons in one forward pass (UniBrain: 1).
     frozen
         Modules of the model that stay as they are drawn.
+    towards_affine
+        What the registration learns from the tissues (`loss_terms`).
     """
 
     def __init__(
@@ -66,7 +71,9 @@ class PublishedRecipe:
         weights: LossWeights | None = None,
         people: int = 1,
         frozen: Collection[str] = (),
+        towards_affine: Towards = "nothing",
     ) -> None:
+        self.towards_affine: Towards = towards_affine
         self.cohort, self.held_out, self.weights, self.people = cohort, held_out, weights or LossWeights(), people
         network = PublishedUniBrain(preset, template)
         for name in frozen:
@@ -88,7 +95,7 @@ class PublishedRecipe:
         assert isinstance(model, PublishedUniBrain)
         image, mask, classes = draw(self.cohort, model, seed, self.people)
         torch.manual_seed(seed)  # the classifier's perturbations
-        terms = loss_terms(model(image), mask, classes, model)
+        terms = loss_terms(model(image), mask, classes, model.image, towards_affine=self.towards_affine)
         total = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
         return total, {name: term.item() for name, term in terms.items()}
 
@@ -100,14 +107,42 @@ class PublishedRecipe:
         return assess(model, self.held_out).means()
 
 
-def loss_terms(outputs: PublishedOutputs, mask: Tensor, classes: Tensor, model: PublishedUniBrain) -> dict[str, Tensor]:
-    """The four terms of the joint loss, named as in `LossWeights`."""
+def loss_terms(
+    outputs: PublishedOutputs, mask: Tensor, classes: Tensor, template: Tensor, *, towards_affine: Towards = "nothing"
+) -> dict[str, Tensor]:
+    """The four terms of the joint loss, named as in `LossWeights`.
+
+    Parameters
+    ----------
+    outputs
+        Of the model.
+    mask, classes
+        (batch, 1, X, Y, Z) 0/1 and (batch,).
+    template
+        (1, 1, X, Y, Z) brain.
+    towards_affine
+        What the registration learns from the tissues: nothing, or the cross-entropy itself, or the soft Dice of the
+        two label maps. The cross-entropy is least where the warped labels have left the view, and before the
+        segmentation has learnt anything the Dice leads astray as well (measured: docs/experiments.md).
+    """
+    assert outputs.class_logits is not None
+    target = outputs.propagated if towards_affine == "cross-entropy" else outputs.propagated.detach()
+    tissues = functional.cross_entropy(outputs.tissue_logits, target)
+    if towards_affine == "dice":
+        tissues = tissues + _soft_dice_loss(torch.softmax(outputs.tissue_logits, dim=1).detach(), outputs.propagated)
     return {
         "classification": functional.cross_entropy(outputs.class_logits, classes),
         "mask": functional.binary_cross_entropy_with_logits(outputs.mask_logits, mask),
-        "similarity": 1 - objectives.correlation(outputs.aligned, model.image.expand_as(outputs.aligned)),
-        "tissues": functional.cross_entropy(outputs.tissue_logits, outputs.propagated),
+        "similarity": 1 - objectives.correlation(outputs.aligned, template.expand_as(outputs.aligned)),
+        "tissues": tissues,
     }
+
+
+def _soft_dice_loss(a: Tensor, b: Tensor) -> Tensor:
+    """1 - Dice of two soft label maps (batch, classes, X, Y, Z), mean over the classes but the first."""
+    axes = (2, 3, 4)
+    dice = (2 * (a * b).sum(axes) + 1) / (a.sum(axes) + b.sum(axes) + 1)
+    return 1 - dice[:, 1:].mean()
 
 
 def draw(cohort: Cohort, model: PublishedUniBrain, seed: int, people: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,7 +35,12 @@ class UnifiedRecipe:
     def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
         """The joint loss on one simulated scan, lambda drawn log-uniformly from 1e-3 to 10 (NPP)."""
         assert isinstance(model, UniBrain)
-        head = simulate(self.heads.training, ALIGNED, seed)
+        terms = self.terms(model, simulate(self.heads.training, ALIGNED, seed), seed)
+        total = torch.stack([self.WEIGHTS.get(name, 1.0) * term for name, term in terms.items()]).sum()
+        return total, {name: term.item() for name, term in terms.items()}
+
+    def terms(self, model: UniBrain, head: SimulatedHead, seed: int) -> dict[str, Tensor]:
+        """The terms of the loss, before they are weighted."""
         generator = torch.Generator().manual_seed(seed)
         smoothness = 10 ** (4 * torch.rand(1, generator=generator) - 3).to(head.image.device)
         with half_precision(head.image.device):
@@ -50,8 +55,7 @@ class UnifiedRecipe:
         }
         if seed % self.REGISTER_EVERY == 0:
             terms |= self._registration_terms(model, dense, head, generator)
-        total = torch.stack([self.WEIGHTS.get(name, 1.0) * term for name, term in terms.items()]).sum()
-        return total, {name: term.item() for name, term in terms.items()}
+        return terms
 
     def _registration_terms(
         self, model: UniBrain, dense: Dense, head: SimulatedHead, generator: torch.Generator

@@ -1,0 +1,141 @@
+"""What UniBrain is compared with: labels propagated by other affines, and other classifiers on the same regions.
+
+    python -m unibrain_bids.evaluation.experiments.unibrain_baselines --data packed/heads.npz
+
+Reads the cohorts of `experiments.unibrain`, and its run `class-stopped` (the JERS-like one), whose frozen networks
+describe regions and align brains for the classifiers that are trained afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn import functional
+
+from unibrain_bids.evaluation.experiments.unibrain import PRESET, RUNS, Material, load_material, recipe_of
+from unibrain_bids.evaluation.published import label_figures
+from unibrain_bids.model.classifier import GraphClassifier
+from unibrain_bids.model.published import PublishedUniBrain
+from unibrain_bids.model.registration import affine_from_parameters
+from unibrain_bids.model.weights import average_of
+from unibrain_bids.training import objectives
+from unibrain_bids.training.recipes.cohort import Cohort, KnownCohort
+
+FROZEN = "class-stopped"
+_NEIGHBOURS = 10
+_AFFINE_STEPS, _AFFINE_RATE = 60, 0.02
+_GRAPH_STEPS, _GRAPH_RATE = 200, 3e-3
+# Strong shrinkage, fixed beforehand: there are more features than persons.
+_INVERSE_PENALTY = 0.01
+
+
+def optimised_affine(model: PublishedUniBrain, brain: Tensor) -> Tensor:
+    """`template_from_grid` of the affine that correlates a brain (1, 1, X, Y, Z) best with the template, by descent."""
+    parameters = torch.zeros(1, 12, requires_grad=True)
+    optimiser = torch.optim.Adam([parameters], lr=_AFFINE_RATE)
+    for _ in range(_AFFINE_STEPS):
+        optimiser.zero_grad()
+        aligned = model.align(brain, affine_from_parameters(parameters))
+        (1 - objectives.correlation(aligned, model.image)).backward()
+        optimiser.step()
+    return torch.linalg.inv(affine_from_parameters(parameters.detach()))
+
+
+def propagation(model: PublishedUniBrain, known: KnownCohort) -> dict[str, dict[str, list[float]]]:
+    """Figures of the template's labels, warped by other affines, person by person."""
+    brains = known.given.images * known.given.masks
+    ways: dict[str, Callable[[int], Tensor]] = {
+        "labels propagated without registration": lambda person: torch.eye(4)[None],
+        "labels propagated by descent on the correlation (true masks)": lambda person: optimised_affine(
+            model, brains[person : person + 1]
+        ),
+        "labels propagated by the exact affine": lambda person: known.template_from_grid[person : person + 1],
+    }
+    results = {}
+    for name, way in ways.items():
+        figures = [label_figures(model, way(person), brains[person], known, person) for person in range(len(brains))]
+        results[name] = {key: [figure[key] for figure in figures] for key in figures[0]}
+    return results
+
+
+@torch.no_grad()
+def look(model: PublishedUniBrain, cohort: Cohort) -> tuple[Tensor, Tensor]:
+    """Descriptions (persons, 84, 17) and aligned brains (persons, voxels)."""
+    outputs = [model.eval()(image[None]) for image in cohort.images]
+    return torch.cat([o.description for o in outputs]), torch.cat([o.aligned.flatten(1) for o in outputs])
+
+
+def nearest_neighbours(description: Tensor) -> Tensor:
+    """Networks (persons, 84, 84) that join each region with those that look most like it, weight 1."""
+    standardised = functional.normalize(description - description.mean(1, keepdim=True), dim=-1)
+    similarity = standardised @ standardised.transpose(1, 2)
+    edges = torch.zeros_like(similarity).scatter_(2, similarity.topk(_NEIGHBOURS + 1).indices, 1.0)
+    return torch.maximum(edges, edges.transpose(1, 2))
+
+
+def graph_probabilities(training: Tensor, classes: Tensor, held_out: Tensor) -> NDArray[np.float64]:
+    """Probability of the second class by a GCN on networks of nearest neighbours (KNN-GCN)."""
+    torch.manual_seed(0)
+    centre, spread = training.mean(0), training.std(0) + 1e-3
+    scaled = [(description - centre) / spread for description in (training, held_out)]
+    network = GraphClassifier(training.shape[2], PRESET.graph_features, 2)
+    optimiser = torch.optim.Adam(network.parameters(), lr=_GRAPH_RATE, weight_decay=1e-3)
+    neighbours = nearest_neighbours(training)
+    for _ in range(_GRAPH_STEPS):
+        optimiser.zero_grad()
+        functional.cross_entropy(network(scaled[0], neighbours), classes).backward()
+        optimiser.step()
+    with torch.no_grad():
+        logits = network.eval()(scaled[1], nearest_neighbours(held_out))
+    return torch.softmax(logits, dim=1)[:, 1].double().numpy()
+
+
+def logistic_probabilities(training: Tensor, classes: Tensor, held_out: Tensor) -> NDArray[np.float64]:
+    """Probability of the second class by a logistic regression on standardised features."""
+    regression = make_pipeline(StandardScaler(), LogisticRegression(C=_INVERSE_PENALTY, max_iter=2000))
+    regression.fit(training.flatten(1).numpy(), classes.numpy())
+    probability: NDArray[np.float64] = regression.predict_proba(held_out.flatten(1).numpy())[:, 1]
+    return probability
+
+
+def classifiers(model: PublishedUniBrain, material: Material) -> dict[str, dict[str, list[float]]]:
+    """Probabilities by classifiers that are trained on what frozen networks give."""
+    regions, voxels = look(model, material.training.given)
+    held_regions, held_voxels = look(model, material.held_out.given)
+    classes = material.training.given.classes
+    probabilities = {
+        "KNN network and GCN": graph_probabilities(regions, classes, held_regions),
+        "logistic regression on regions": logistic_probabilities(regions, classes, held_regions),
+        "logistic regression on voxels": logistic_probabilities(voxels, classes, held_voxels),
+    }
+    truth = material.held_out.given.classes.double().tolist()
+    return {name: {"probability": values.tolist(), "classes": truth} for name, values in probabilities.items()}
+
+
+def main() -> None:
+    """Write the figures of all baselines to `baselines.json` in the folder of the runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("packed/heads.npz"), help="file made by training.packing")
+    parser.add_argument("--out", type=Path, default=Path("work/experiments/unibrain"), help="folder of the runs")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    material = load_material(args.data, args.out)
+    model = recipe_of(RUNS[FROZEN], material).model
+    assert isinstance(model, PublishedUniBrain)
+    model.load_state_dict(average_of(args.out / FROZEN / "checkpoint.pt"))
+    found = propagation(model, material.held_out) | classifiers(model, material)
+    (args.out / "baselines.json").write_text(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The tables of UniBrain's experiments, from the runs that are there.
+
+    python -m unibrain_bids.evaluation.experiments.unibrain_tables
+
+Writes one TSV a table to `docs/experiments` and all of them into `docs/experiments/unibrain.md`. A run that was not
+carried out has no row: it is named below its table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unibrain_bids.evaluation.experiments.results import Row, as_markdown, read_rows, write_rows
+from unibrain_bids.evaluation.experiments.unibrain import HELD_OUT, LEARNING_RATE, PEOPLE, PRESET, RUNS, STEPS, TRAINING
+from unibrain_bids.evaluation.published import area_under_curve
+
+JOINT = "joint"
+_RESAMPLES = 2000
+_COLUMNS = {
+    "mask Dice": "mask_dice", "MI": "mutual_information", "CC": "correlation", "tissue Dice": "tissue_dice",
+    "propagated": "propagated_dice", "parcel Dice": "parcel_dice",
+}  # fmt: skip
+
+Figures = Mapping[str, NDArray[np.float64]]
+
+INTRODUCTION = f"""# UniBrain's experiments
+
+Made by `python -m unibrain_bids.evaluation.experiments.unibrain`, `.unibrain_baselines`, `.gradients` and
+`.unibrain_tables`. **Reduced to what one slow processor thread can do**: {TRAINING} simulated persons of label maps
+1-12 to learn from (brain masks, the population's mean brain with its labels as the one template, a class for each);
+{HELD_OUT} persons of label maps 13-16 to measure on, half of each with wider ventricles; the preset `{PRESET.name}`,
+{" x ".join(map(str, PRESET.shape))} voxels of {PRESET.spacing:g} mm; {STEPS} steps of {PEOPLE} persons for every run,
+learning rate {LEARNING_RATE:g} falling to zero. The paper's figures are of 96 x 96 x 96 voxels, real heads and 1000
+epochs: orderings may be compared, heights may not. CSF is that of the ventricles. Where rows differ by less than
+their seeds or intervals do, nothing can be said.
+"""
+
+TITLES = {
+    "main": "Results",
+    "affine": "What the registration learns from the tissues",
+    "ablations": "Without one of the modules",
+    "stages": "Number of stages M",
+    "weights": "Weights of the losses",
+    "atlas": "Another template",
+}
+NOTES = {
+    "main": "Tissue Dice is the segmentation's, and for baselines that of the propagated labels; *propagated* is the "
+    "same of the template's tissues, warped to the head by the run's own affine. AUC with the 95 % interval of a "
+    "bootstrap over persons.",
+    "affine": "The joint recipe, like the published code, passes no gradient of the segmentation through its target, "
+    "the warped labels, into the registration. The other rows do.",
+    "ablations": "The module stays as it was drawn. Parcellation has no weights: without it the template's regions are "
+    "laid on the head as they are.",
+    "stages": "", "weights": "The paper's: alpha 1 (mask), beta 0.1 (similarity), gamma 1 (tissues).", "atlas": "",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def bootstrap(figure: Callable[[NDArray[np.int64]], float], persons: int) -> Interval:
+    """A figure of all persons, and its percentiles over persons drawn with replacement."""
+    generator = np.random.default_rng(0)
+    drawn = [figure(generator.integers(persons, size=persons)) for _ in range(_RESAMPLES)]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Interval(figure(np.arange(persons)), float(low), float(high))
+
+
+def read_figures(path: Path) -> Figures:
+    """Figures of a run, person by person."""
+    return {name: np.array(values) for name, values in json.loads(path.read_text())["people"].items()}
+
+
+def row_of(label: str, figures: Figures) -> Row:
+    """Mean figures as text; those that there are none of stay empty."""
+    row = {"system": label}
+    for column, name in _COLUMNS.items():
+        row[column] = f"{np.nanmean(figures[name]):.3f}" if name in figures else ""
+    row |= {"ACC": "", "AUC": ""}
+    if "probability" in figures:
+        classes, probability = figures["classes"], figures["probability"]
+        row["ACC"] = f"{np.mean((probability > 0.5) == (classes > 0.5)):.3f}"
+        row["AUC"] = str(bootstrap(lambda chosen: area_under_curve(classes[chosen], probability[chosen]), len(classes)))
+    return row
+
+
+def bar(figures: Figures, baselines: Mapping[str, Figures]) -> Iterable[str]:
+    """Whether the joint recipe beats plain propagation in tissue Dice, with intervals of the paired difference."""
+    rivals = {"its own affine": figures["propagated_dice"]}
+    rivals |= {name: given["tissue_dice"] for name, given in baselines.items() if "tissue_dice" in given}
+    for name, other in rivals.items():
+        difference = figures["tissue_dice"] - other
+        interval = bootstrap(lambda chosen, d=difference: float(np.nanmean(d[chosen])), len(difference))  # type: ignore[misc]
+        yield f"- against {name}: {interval}"
+
+
+def main() -> None:
+    """Write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("work/experiments/unibrain"), help="folder of the runs")
+    parser.add_argument("--out", type=Path, default=Path("docs/experiments"))
+    args = parser.parse_args()
+    found = {name: read_figures(path) for name in RUNS if (path := args.runs / f"{name}.json").exists()}
+    stored = args.runs / "baselines.json"
+    given = json.loads(stored.read_text()) if stored.exists() else {}
+    baselines = {label: {key: np.array(values) for key, values in figures.items()} for label, figures in given.items()}
+    text = [INTRODUCTION]
+    for table, title in TITLES.items():
+        names = [name for name, run in RUNS.items() if run.table == table]
+        shown = [name for name in (JOINT, *names) if name in found]
+        rows = [row_of(RUNS[name].label, found[name]) for name in dict.fromkeys(shown)]
+        if table == "main":
+            rows += [row_of(label, figures) for label, figures in baselines.items()]
+        if not any(name in found for name in names):
+            text.append(f"## {title}\n\nNot run.\n")
+            continue
+        write_rows(args.out / f"unibrain_{table}.tsv", rows)
+        text.append("\n\n".join(part for part in (f"## {title}", NOTES[table], as_markdown(rows)) if part) + "\n")
+        if table == "main" and JOINT in found:
+            lines = "\n".join(bar(found[JOINT], baselines))
+            text.append(f"Tissue Dice of the joint recipe less that of plainly propagated labels:\n\n{lines}\n")
+        if missing := [RUNS[name].label for name in names if name not in found]:
+            text.append(f"Not run: {'; '.join(missing)}.\n")
+    for name in ("unibrain", "unified"):
+        path = args.out / f"gradients_{name}.tsv"
+        if path.exists():
+            text.append(f"## Which loss reaches which module: `{name}`\n\n{as_markdown(read_rows(path))}\n")
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "unibrain.md").write_text("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
