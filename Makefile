@@ -45,8 +45,8 @@ demo: $(READY)
 	@$(BIN)/unibrain-bids $(OUT)/bids $(OUT)/out participant
 	@echo "Written to $(OUT)/out:"
 	@(cd $(OUT)/out && find . -type f ! -path './logs/*' | sort)
-	@echo "Where to look, below $(OUT)/out/sub-*: overlay *_seg-aseg_dseg.nii.gz on *_desc-preproc_T1w.nii.gz in any"
-	@echo "NIfTI viewer; *_morph.tsv is the table of regions. What was run, and how it went: $(OUT)/out/logs."
+	@echo "Where to look: $(OUT)/out/sub-01.html, the report, in a browser. Below $(OUT)/out/sub-*: *_seg-aseg_dseg.nii.gz"
+	@echo "over *_desc-preproc_T1w.nii.gz in any NIfTI viewer; *_morph.tsv is the table of regions."
 
 # One thread in each test process: several torch processes on few cores slow each other down badly.
 test: $(READY)

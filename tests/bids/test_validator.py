@@ -59,8 +59,9 @@ def test_derivatives_are_valid_and_unique(tmp_path, make_raw, make_derivatives, 
     assert written == set(names)
 
 
-def test_derivatives_inside_the_raw_dataset_are_valid(tmp_path, make_raw, make_derivatives):
-    raw = make_raw(tmp_path / "raw", LAYOUTS["single"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_derivatives_inside_the_raw_dataset_are_valid(tmp_path, make_raw, make_derivatives, layout):
+    raw = make_raw(tmp_path / "raw", LAYOUTS[layout])
     out = make_derivatives(raw / "derivatives" / "UniBrain-0.1", raw, find_scans(raw))
     assert validate(raw) == ([], 0)
     assert validate(out) == ([], 0)

@@ -22,6 +22,7 @@ from unibrain_bids.reports.page import (
     Flags,
     Flicker,
     Html,
+    Legend,
     Mosaic,
     Row,
     Section,
@@ -61,7 +62,7 @@ def html() -> str:
     blocks = [
         Text(HOSTILE), Facts([(HOSTILE, HOSTILE)]), Flags([Flag(HOSTILE), Flag(HOSTILE, "error")]),
         Table([HOSTILE, "n"], [[HOSTILE, 1.5], ["b", np.nan]], HOSTILE, sortable=True), figure, Row([figure]),
-        Mosaic([figure.source] * 2, HOSTILE, HOSTILE), Flicker(figure, figure, HOSTILE),
+        Mosaic([figure.source] * 2, HOSTILE, HOSTILE), Legend([(HOSTILE, HOSTILE)]), Flicker(figure, figure, HOSTILE),
         Details(HOSTILE, [Text(HOSTILE)]), Html(Markup("<hr id='own'>")),
     ]  # fmt: skip
     sections = [Section(HOSTILE, blocks), Section("Two", [Section("Sub", [Text("x")])])]

@@ -23,6 +23,7 @@ from unibrain_bids.group.participants import read_participants, recorded_sex
 from unibrain_bids.group.predictions import predict_all, sex_mismatches, write_phenotype
 from unibrain_bids.group.statistics import Means
 from unibrain_bids.group.tables import label_of, scan_rows, write_comparison, write_networks, write_scans, write_volumes
+from unibrain_bids.reports.files import read_json
 from unibrain_bids.reports.page import Section
 
 __all__ = ["GroupResult", "run_group"]
@@ -95,8 +96,9 @@ def run_group(
     if question and gathered.regions:
         gathered.excluded |= question.excluded
         sections.insert(0, _compare(output_dir, question, gathered.regions, gathered.edges))
+    name = read_json(bids_dir / "dataset_description.json").get("Name") or bids_dir.name
     page = group_page(
-        gathered, rows, name=bids_dir.name, root=output_dir, question=question, by_class=by_class, sections=sections
+        gathered, rows, name=str(name), root=output_dir, question=question, by_class=by_class, sections=sections
     )
     write_text(output_dir / PAGE, page)
     return GroupResult(len(rows), gathered.excluded)

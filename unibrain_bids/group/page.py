@@ -55,7 +55,7 @@ def group_page(
     rows
         Those of group_T1w.tsv.
     name
-        Of the dataset.
+        Of the raw dataset.
     root
         The derivative dataset; reports of participants that lie there are linked.
     question, by_class

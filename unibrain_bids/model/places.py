@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from unibrain_bids.model import frame
-from unibrain_bids.model.steady import Pointwise
 
 # A guess is a step of so many mm times the network's output.
 _UNIT_MM = 20.0
@@ -25,7 +24,7 @@ class PlaceHead(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.steps = Pointwise(width, 3)
+        self.steps = nn.Conv3d(width, 3, 1)
         nn.init.zeros_(self.steps.weight)
         assert self.steps.bias is not None
         nn.init.zeros_(self.steps.bias)

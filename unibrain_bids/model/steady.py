@@ -13,7 +13,10 @@ _VOXELS_AT_ONCE = 8192
 
 
 class Pointwise(nn.Conv3d):
-    """A convolution of one voxel as a product of matrices, whose sums run over the channels alone."""
+    """A convolution of one voxel as a product of matrices, whose sums run over the channels alone.
+
+    On grids of thousands of voxels, that is: of a handful, the product divides the channels among the threads, too.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 1)

@@ -14,7 +14,7 @@ from scipy import ndimage
 from unibrain_bids.imaging.resample import resample
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.reports.files import ScanFiles
-from unibrain_bids.reports.page import Flicker, Mosaic
+from unibrain_bids.reports.page import Details, Flicker, Legend, Mosaic
 from unibrain_bids.reports.slices import (
     Cut,
     Volume,
@@ -28,11 +28,12 @@ from unibrain_bids.reports.slices import (
 )
 
 __all__ = [
-    "Canvas", "colors_of", "label_figure", "make_canvas", "mask_figure", "normalisation_figures", "registration",
-    "spaces_of",
+    "Canvas", "colors_of", "label_figure", "legend", "make_canvas", "mask_figure", "normalisation_figures",
+    "registration", "spaces_of",
 ]  # fmt: skip
 
 _CUTS = "Axial, coronal and sagittal slices; left is left."
+_FEW_COLORS = 6
 _MASK_COLOR = (255, 72, 66)
 _GAIN_SMOOTHING = 5  # pixels
 _DARK = 0.05  # share of the brightest tissue below which nothing can be said about the gain
@@ -106,6 +107,12 @@ def label_figure(canvas: Canvas, path: Path, table: LabelTable, *, what: str) ->
     return canvas.mosaic(
         draw, alt=f"Slices of the head with {what} in colour.", caption=f"{what[0].upper()}{what[1:]}. {_CUTS}"
     )
+
+
+def legend(table: LabelTable) -> Legend | Details:
+    """Return what the colours of `label_figure` mean; many of them are folded away."""
+    colors = Legend([(row.color, row.name) for row in table if row.index in colors_of(table)])
+    return colors if len(colors.rows) <= _FEW_COLORS else Details("What the colours mean", [colors])
 
 
 def normalisation_figures(canvas: Canvas, raw: Path | None) -> Iterator[Flicker | Mosaic]:

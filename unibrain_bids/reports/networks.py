@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["centroids", "connectome_figure", "matrix_figure", "read_matrix"]
 
 _SHOWN_EDGES = 100
+# What the edges of the program's own measures compare.
+_MEASURES = {
+    "innerproduct": "features that the model has learned (innerproduct)",
+    "kls": "distributions of intensities (kls)",
+    "mind": "local features of the voxels (mind)",
+}
 _DPI = 110
 
 
@@ -51,7 +57,10 @@ def matrix_figure(names: Sequence[str], matrix: NDArray[np.float64], table: Labe
     drawing.colorbar(image, shrink=0.8)
     alt = f"Matrix of the network {measure}: {len(names)} by {len(names)} regions."
     return Figure(
-        _encoded(drawing), alt, f"Network {measure}: similarity of each pair of regions; white is unknown.", paper=True
+        _encoded(drawing),
+        alt,
+        f"Similarity of each pair of regions in {_MEASURES.get(measure, measure)}; white is unknown.",
+        paper=True,
     )
 
 

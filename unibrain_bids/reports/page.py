@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 __all__ = [
-    "Block", "Details", "Facts", "Figure", "Flag", "Flags", "Flicker", "Html", "Mosaic", "Row", "Section", "Table",
-    "Text", "data_uri", "link", "render_page", "resource_text",
+    "Block", "Details", "Facts", "Figure", "Flag", "Flags", "Flicker", "Html", "Legend", "Mosaic", "Row", "Section",
+    "Table", "Text", "data_uri", "link", "render_page", "resource_text",
 ]  # fmt: skip
 
 _RESEARCH_ONLY = "For research use only. Nothing here is a diagnosis."
@@ -128,6 +128,14 @@ class Mosaic:
 
 
 @dataclass(frozen=True)
+class Legend:
+    """What the colours of a picture mean: pairs of a colour as "#RRGGBB" and its name."""
+
+    kind: ClassVar = "legend"
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Row:
     """Pictures side by side, as many as there is room for."""
 
@@ -190,7 +198,7 @@ class Section:
         return [block for block in self.blocks if isinstance(block, Section)]
 
 
-Block = Text | Facts | Flags | Table | Figure | Mosaic | Row | Flicker | Details | Html | Section
+Block = Text | Facts | Flags | Table | Figure | Mosaic | Legend | Row | Flicker | Details | Html | Section
 
 
 def render_page(

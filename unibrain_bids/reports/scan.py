@@ -19,6 +19,7 @@ from unibrain_bids.reports.cohort import load_cohort
 from unibrain_bids.reports.figures import (
     Canvas,
     label_figure,
+    legend,
     make_canvas,
     mask_figure,
     normalisation_figures,
@@ -37,6 +38,7 @@ _PREDICTION = (
     "Research use only: this is no diagnosis. The probabilities come from a classifier that was trained on other "
     "people; what it was trained and measured on stands on its card."
 )
+_REGIONS = "Regions of the atlas {}; thickness is volume over area, and white matter has the intensity 110."
 _OTHER_MEASURES = {
     "intracranial_volume": {
         "LongName": "Intracranial volume",
@@ -151,7 +153,8 @@ def _segmentations(files: ScanFiles, around: Surroundings, canvas: Canvas | None
     for name, what in _SEGMENTATIONS.items():
         path = files.find("dseg", seg=name)
         if canvas and path:
-            yield label_figure(canvas, path, around.labels(name, "seg"), what=what)
+            table = around.labels(name, "seg")
+            yield from (label_figure(canvas, path, table, what=what), legend(table))
 
 
 def _regions(files: ScanFiles, around: Surroundings, canvas: Canvas | None) -> Iterator[Block]:
@@ -159,7 +162,8 @@ def _regions(files: ScanFiles, around: Surroundings, canvas: Canvas | None) -> I
         own = files.own(derivative)
         if canvas and set(own) == {"atlas"}:
             table = around.labels(own["atlas"], "atlas")
-            yield label_figure(canvas, derivative.path, table, what=f"regions of the atlas {own['atlas']}")
+            what = f"regions of the atlas {own['atlas']}"
+            yield from (label_figure(canvas, derivative.path, table, what=what), legend(table))
     for derivative in files.every("morph", ".tsv"):
         yield _volumes(files, derivative, around)
 
@@ -171,13 +175,16 @@ def _volumes(files: ScanFiles, derivative: Derivative, around: Surroundings) -> 
         [
             row["name"],
             _number(row["volume"]),
+            _number(row.get("thickness", "n/a")),
             _number(row["intensity_mean"]),
             *([cohort.spread(row["name"], _number(row["volume"]))] if cohort else []),
         ]
         for row in read_rows(derivative.path)
     ]
-    columns = ["Region", "Volume (mm³)", "Mean intensity", *(["Volume among all scans"] if cohort else [])]
-    return Table(columns, rows, f"Regions of the atlas {atlas}; white matter has the intensity 110.", sortable=True)
+    columns = ["Region", "Volume (mm³)", "Thickness (mm)", "Mean intensity"]
+    if cohort:
+        columns.append("Volume among all scans")
+    return Table(columns, rows, _REGIONS.format(atlas), sortable=True)
 
 
 def _networks(files: ScanFiles, around: Surroundings) -> Iterator[Block]:
