@@ -17,7 +17,6 @@ from unibrain_bids.evaluation.measures import measure
 from unibrain_bids.evaluation.registration import (
     Peer,
     TemplateTruth,
-    repeatability,
     score_affine,
     structures_of_parcels,
 )
@@ -151,20 +150,6 @@ def test_unreadable_peer_names_the_file(tmp_path: Path) -> None:
 def test_command_line_explains_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(tmp_path)]) == ExitCode.RESOURCE
     assert str(tmp_path) in capsys.readouterr().err
-
-
-def test_a_second_scan_of_the_same_head() -> None:
-    points = np.random.default_rng(0).uniform(-60, 60, (100, 3))
-    turn, shift = np.eye(4), np.eye(4)
-    turn[:2, :2] = [[np.cos(0.01), -np.sin(0.01)], [np.sin(0.01), np.cos(0.01)]]
-    shift[:3, 3] = [0.3, 0, 0.4]
-    second_from_first = turn @ shift
-    exact = repeatability(points, np.eye(4), np.linalg.inv(second_from_first), second_from_first)
-    assert exact.mean_mm == pytest.approx(0, abs=1e-9) and exact.rotation_degrees == pytest.approx(0, abs=1e-6)
-    shifted = repeatability(points, np.eye(4), shift @ np.linalg.inv(second_from_first), second_from_first)
-    assert shifted.mean_mm == pytest.approx(0.5)
-    turned = repeatability(points, np.eye(4), turn @ np.linalg.inv(second_from_first), second_from_first)
-    assert turned.rotation_degrees == pytest.approx(np.degrees(0.01))
 
 
 def template_prediction(exact: Prediction) -> Prediction:

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from unibrain_bids.imaging.resample import resample
 from unibrain_bids.imaging.scan import Scan
 
-__all__ = ["PERTURBATIONS", "Perturbation"]
+__all__ = ["PERTURBATIONS", "Perturbation", "draw_movement", "moved"]
 
 Perturbation = Callable[[Scan, NDArray[np.uint8], np.random.Generator], Scan]
 """Takes a scan, its brain mask (X, Y, Z) and a source of chance; gives the changed scan."""
@@ -47,13 +47,23 @@ def erode_mask(scan: Scan, mask: NDArray[np.uint8], rng: np.random.Generator) ->
     return replace(scan, data=scan.data * ndimage.binary_erosion(mask > 0))
 
 
-def move(scan: Scan, mask: NDArray[np.uint8], rng: np.random.Generator) -> Scan:
-    """The head turned by up to 6 degrees about each axis and shifted by up to 4 mm, resampled onto the same grid."""
+def draw_movement(scan: Scan, mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return an affine (4, 4), RAS mm: up to 6 degrees about each axis through the brain's centre, up to 4 mm."""
     centre = scan.affine @ np.append(np.argwhere(mask).mean(axis=0), 1)
     turn = Rotation.from_euler("xyz", rng.uniform(-ANGLE_DEG, ANGLE_DEG, 3), degrees=True).as_matrix()
     matrix = np.eye(4)
     matrix[:3, :3] = turn
     matrix[:3, 3] = centre[:3] - turn @ centre[:3] + rng.uniform(-SHIFT_MM, SHIFT_MM, 3)
+    return matrix
+
+
+def move(scan: Scan, mask: NDArray[np.uint8], rng: np.random.Generator) -> Scan:
+    """The head turned by up to 6 degrees about each axis and shifted by up to 4 mm, resampled onto the same grid."""
+    return moved(scan, draw_movement(scan, mask, rng))
+
+
+def moved(scan: Scan, matrix: NDArray[np.float64]) -> Scan:
+    """The head moved by an affine (4, 4), RAS mm, resampled onto the same grid."""
     data = resample(scan.data, scan.affine, shape=scan.data.shape, target_affine=scan.affine, target_from_source=matrix)
     return replace(scan, data=data)
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from unibrain_bids.errors import ResourceError
 from unibrain_bids.evaluation import metrics
 from unibrain_bids.evaluation.heads import IGNORED, LabelledHead
-from unibrain_bids.imaging.affines import rotation_angle
 from unibrain_bids.imaging.resample import resample
 from unibrain_bids.labels import LabelTable
 
@@ -178,39 +177,4 @@ def register(template: Prediction, scan: Prediction) -> NDArray[np.float64]:
         align_brain(found.brain, found.structures, found.scan.affine, found.frame_from_scan)
         for found in (template, scan)
     )
-    frame_from_template = refine(fixed, moving).moving_from_fixed @ template.frame_from_scan
-    return np.linalg.inv(frame_from_template) @ scan.frame_from_scan
-
-
-@dataclass(frozen=True)
-class Repeatability:
-    """How far two scans of one head land from each other in template space."""
-
-    mean_mm: float
-    """Mean distance over the brain."""
-    rotation_degrees: float
-
-
-def repeatability(
-    points: NDArray[np.floating],
-    template_from_first: NDArray[np.float64],
-    template_from_second: NDArray[np.float64],
-    second_from_first: NDArray[np.float64],
-) -> Repeatability:
-    """Compare the affines of two scans of one head whose true relation is known.
-
-    Parameters
-    ----------
-    points
-        (N, 3) places in the brain, world of the first scan, RAS mm.
-    template_from_first, template_from_second
-        What was found for each scan, RAS mm.
-    second_from_first
-        The truth, RAS mm.
-    """
-    through_second = template_from_second @ second_from_first
-    difference = through_second - template_from_first
-    moved = points @ difference[:3, :3].T + difference[:3, 3]
-    return Repeatability(
-        float(np.linalg.norm(moved, axis=1).mean()), rotation_angle(through_second, template_from_first)
-    )
+    return refine(fixed, moving).worlds(template.frame_from_scan, scan.frame_from_scan)

@@ -123,8 +123,7 @@ def register_to(
         Scan world to population frame, RAS mm, by the closed form.
     """
     found = refine(template.brain, align_brain(brain, structures, affine, frame_from_scan))
-    frame_from_template = found.moving_from_fixed @ template.frame_from_template
-    return np.linalg.inv(frame_from_template) @ frame_from_scan, found
+    return found.worlds(template.frame_from_template, frame_from_scan), found
 
 
 def save_template(template: Template, path: Path) -> None:

@@ -67,6 +67,18 @@ class Refinement:
     overlap: float
     correlation: float
 
+    def worlds(
+        self, frame_from_fixed: NDArray[np.floating], frame_from_moving: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """Return the affine (4, 4) from the moving brain's world to the fixed one's, RAS mm.
+
+        Parameters
+        ----------
+        frame_from_fixed, frame_from_moving
+            Each world to population frame, as `align_brain` was given them.
+        """
+        return np.linalg.inv(self.moving_from_fixed @ frame_from_fixed) @ frame_from_moving
+
 
 def align_brain(
     image: NDArray[np.floating],
