@@ -82,7 +82,7 @@ def main() -> None:
     }
     revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     metadata = {
-        "name": name,
+        "name": preset.get("preset", name),
         **preset,
         "training_data": "simulated scans of 12 SynthSeg label maps (Apache-2.0); heads 13-16 held out; no real images",
         "licence": "Apache-2.0",
