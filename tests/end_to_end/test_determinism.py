@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_neither_processes_nor_threads_nor_order_nor_names_change_a_byte(run, tmp_path, validator_errors):
-    """Two sessions one by one; as runs, at once by two workers of two threads, in the other order, within the raw data."""
+    """Two sessions one by one; as runs, at once by two workers of two threads, in the other order, inside the raw."""
     raw = tmp_path / "raw"
     out, anat = raw / "derivatives" / "unibrain_bids", Path("sub-09", "anat")
     renamed = {"sub-01_ses-1": "sub-09_run-2", "sub-01_ses-2": "sub-09_run-1"}
