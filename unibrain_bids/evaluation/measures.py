@@ -104,7 +104,7 @@ def measure(head: LabelledHead, prediction: Prediction) -> HeadMeasures:
     if prediction.mask.shape != head.structures.shape:
         raise ValueError(f"{head.path}: prediction {prediction.mask.shape} and truth {head.structures.shape} differ.")
     structures = _structure_dice(head.structures, prediction.structures)
-    values = _mask_measures(head, prediction.mask)
+    values = mask_measures(head, prediction.mask)
     sides_merged = _structure_dice(_merged(head.structures), _merged(prediction.structures))
     values |= {
         "structure_dice": metrics.mean_of_known(structures.values()),
@@ -131,7 +131,8 @@ def _merged(structures: NDArray) -> NDArray[np.int16]:
     return lookup[structures + 1]
 
 
-def _mask_measures(head: LabelledHead, mask: NDArray) -> dict[str, float]:
+def mask_measures(head: LabelledHead, mask: NDArray) -> dict[str, float]:
+    """Compare a mask (X, Y, Z) with the truths of its head: the keys of `MASK`."""
     distances = metrics.surface_distances(head.masks["solid"], mask, head.spacing)
     values = {"mask_hd95": distances.hd95, "mask_distance": distances.mean}
     for name, truth in head.masks.items():
