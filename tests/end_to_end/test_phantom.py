@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from unibrain_bids.interfaces.template import template_path
 from unibrain_bids.labels import LabelTable
 
 REPOSITORY = Path(__file__).parents[2]
+PEERS = Path(os.environ.get("UNIBRAIN_PEERS_PYTHON", REPOSITORY / ".venv-peers/bin/python"))
 TEMPLATE = "MNI152NLin2009aSym"
 TO_TEMPLATE, TO_SCAN = f"from-T1w_to-{TEMPLATE}_mode-image_xfm.txt", f"from-{TEMPLATE}_to-T1w_mode-image_xfm.txt"
 IN_TEMPLATE = f"space-{TEMPLATE}_"
@@ -181,6 +183,24 @@ def test_transform_is_read_by_nitransforms_and_gives_the_same_brain(run):
     moved = apply(transform, run.image("desc-brain_T1w"), reference=written, order=1).get_fdata()
     inside = run.labels(f"{IN_TEMPLATE}res-1_desc-brain_mask") > 0
     assert np.corrcoef(moved[inside], written.get_fdata()[inside])[0, 1] > 0.99
+
+
+@pytest.mark.peers
+@pytest.mark.skipif(not PEERS.exists(), reason="needs the environment of peers (.venv-peers)")
+@pytest.mark.parametrize("tool", ["ants", "SimpleITK"])
+def test_transform_is_applied_by_itks_tools_and_gives_the_same_brain(tool, run, tmp_path):
+    scan, written = "desc-brain_T1w", f"{IN_TEMPLATE}res-1_desc-brain_T1w"
+    images = [str(run.path(f"{name}.nii.gz")) for name in (scan, written)]
+    result = tmp_path / "moved.nii.gz"
+    script = REPOSITORY / "tests/imaging/peer_resample.py"
+    command = [str(PEERS), str(script), tool, *images, str(run.path(TO_TEMPLATE)), str(result)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if "ModuleNotFoundError" in done.stderr:
+        pytest.skip(f"{tool} is not installed in {PEERS}")
+    assert done.returncode == 0, done.stderr
+    moved = Nifti1Image.from_filename(result).get_fdata()
+    inside = run.labels(f"{IN_TEMPLATE}res-1_desc-brain_mask") > 0
+    assert np.corrcoef(moved[inside], run.image(written).get_fdata()[inside])[0, 1] > 0.99
 
 
 def test_inverse_is_inverse(run):

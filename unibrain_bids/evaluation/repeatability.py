@@ -28,7 +28,7 @@ from unibrain_bids.imaging.scan import load_scan
 
 if TYPE_CHECKING:
     from unibrain_bids.imaging.scan import Scan
-    from unibrain_bids.inference import Model, Prediction
+    from unibrain_bids.inference import AnyModel, Prediction
 
 LARGEST_MM, LARGEST_DEGREES = 0.3, 0.3
 """What is asked for (issue 4)."""
@@ -82,7 +82,7 @@ def repeatability(
     return Repeatability(float(distances.mean()), rotation_angle(through_second, template_from_first))
 
 
-def real_pairs(paths: Sequence[Path], model: Model) -> Iterator[Pair]:
+def real_pairs(paths: Sequence[Path], model: AnyModel) -> Iterator[Pair]:
     """Yield each real head beside itself moved, and moved with noise and bias."""
     from unibrain_bids.inference import predict
 
@@ -98,7 +98,7 @@ def real_pairs(paths: Sequence[Path], model: Model) -> Iterator[Pair]:
         yield Pair(name, RESCANNED, first, predict(spoilt, model=model), matrix)
 
 
-def simulated_pairs(packed: Path, model: Model, *, persons: int) -> Iterator[Pair]:
+def simulated_pairs(packed: Path, model: AnyModel, *, persons: int) -> Iterator[Pair]:
     """Yield persons simulated from the held-out label maps in two scans each."""
     from unibrain_bids.inference import predict
     from unibrain_bids.training.recipes.basis import HELD_OUT
@@ -122,8 +122,8 @@ def measure(template: Prediction, pair: Pair) -> Repeatability:
     """Register both scans of a pair to the template and compare."""
     affine = pair.first.scan.affine
     points = apply_affine(affine, np.argwhere(pair.first.mask)[::_EVERY])
-    found = (register(template, prediction) for prediction in (pair.first, pair.second))
-    return repeatability(points, *found, pair.second_from_first)
+    first, second = (register(template, prediction) for prediction in (pair.first, pair.second))
+    return repeatability(points, first, second, pair.second_from_first)
 
 
 def document(rows: Sequence[dict[str, float | str]], facts: str) -> str:
@@ -135,9 +135,10 @@ def document(rows: Sequence[dict[str, float | str]], facts: str) -> str:
         "",
         "Made by `python -m unibrain_bids.evaluation.repeatability`: two scans of one head, the relation between them "
         "known, are each registered to MNI152NLin6Asym. Distance: mean over the brain, in template space, between "
-        f"where the two affines send the same place. Asked for: {LARGEST_MM} mm and {LARGEST_DEGREES} degrees. "
-        "Simulated persons (voxels of 1.5 mm) are scanned again with pose, contrast, noise, bias and resolution drawn anew; real "
-        "heads are turned by up to 6 degrees about each axis, shifted by up to 4 mm and resampled once "
+        f"where the two affines send the same place. Asked for: {LARGEST_MM} mm and {LARGEST_DEGREES} degrees.",
+        "",
+        "Simulated persons (voxels of 1.5 mm) are scanned again with pose, contrast, noise, bias and resolution drawn "
+        "anew. Real heads are turned by up to 6 degrees about each axis, shifted by up to 4 mm and resampled once "
         "(`unibrain_bids/evaluation/perturbations.py`).",
         "",
         facts,
