@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(args.threads)
     heads = Heads.load(args.data, torch.device("cpu"))
-    presets = [(NPP_SMALL, 64), (NPP, 64), (NPP, 128)]
+    presets = [(NPP_SMALL, 64), (NPP_SMALL, 128), (NPP, 64)]
 
     def models() -> dict[str, AnyModel]:
         return {name: load_model("cpu", name=name) for name in ("npp", "unified")}

@@ -17,9 +17,9 @@ from unibrain_bids.training.simulation.simulator import simulate
 _HEADINGS = {
     "time": (
         "Run time (the paper's Table 1)",
-        "Processor seconds of one thread, networks without reading or writing. The paper: under 8 s on a CPU for "
-        "256^3. Reduced: the network of the paper's widths on at most 128^3, because 256^3 needs more memory than "
-        "there was.",
+        "Processor seconds of one thread, without reading or writing; a network's time grows with the voxels, of which "
+        "256^3 has 64 times as many as 64^3. The paper: under 8 s on a CPU (all its cores) for 256^3. Reduced: grids "
+        "of 64^3 and 128^3, on a machine busy with other work, whose caches the processor's own seconds feel.",
     ),
     "intensity": (
         "Intensity normalisation (Table 2)",

@@ -34,9 +34,20 @@ _SMOOTHNESS = 0.1
 
 @dataclass(frozen=True)
 class Answer:
-    """Volumes (batch, 1, X, Y, Z) in the template's space, the first of which counts; and what is added to the loss."""
+    """What a rival gives; volumes are (batch, 1, X, Y, Z).
+
+    Attributes
+    ----------
+    aligned
+        In the template's space; the first one counts, the others are taught besides.
+    in_place
+        The brain where the scan has it, before any movement; None for a rival that knows no such thing.
+    penalty
+        Added to the loss.
+    """
 
     aligned: tuple[Tensor, ...]
+    in_place: Tensor | None
     penalty: Tensor
 
 
@@ -65,7 +76,7 @@ class Rival(nn.Module):
 
     def forward(self, image: Tensor, smoothness: Tensor) -> Answer:
         """The naive U-Net: what is drawn is taken as being in the template's space."""
-        return Answer((self.drawn(image)[0],), torch.zeros((), device=image.device))
+        return Answer((self.drawn(image)[0],), None, torch.zeros((), device=image.device))
 
 
 class RivalWithAffine(Rival):
@@ -78,7 +89,7 @@ class RivalWithAffine(Rival):
     def forward(self, image: Tensor, smoothness: Tensor) -> Answer:
         """Draw, then move."""
         drawn, bottleneck = self.drawn(image)
-        return Answer((self.moved(drawn, self.stage(bottleneck)),), torch.zeros((), device=image.device))
+        return Answer((self.moved(drawn, self.stage(bottleneck)),), drawn, torch.zeros((), device=image.device))
 
 
 class RivalInBothOrders(RivalWithAffine):
@@ -89,7 +100,7 @@ class RivalInBothOrders(RivalWithAffine):
         drawn, bottleneck = self.drawn(image)
         affine = self.stage(bottleneck)
         other = self.drawn(self.moved(image, affine))[0]
-        return Answer((self.moved(drawn, affine), other), torch.zeros((), device=image.device))
+        return Answer((self.moved(drawn, affine), other), drawn, torch.zeros((), device=image.device))
 
 
 class NppAnswer(NPP):
@@ -99,7 +110,8 @@ class NppAnswer(NPP):
         """Multiply, then move; the total variation of chi is part of the loss."""
         outputs = super().forward(image, smoothness)
         aligned = self.to_template(outputs.normalised.float(), outputs.grid_from_frame)
-        return Answer((aligned,), smoothness.mean() * objectives.total_variation(outputs.multiplier.chi_half()))
+        penalty = smoothness.mean() * objectives.total_variation(outputs.multiplier.chi_half())
+        return Answer((aligned,), outputs.normalised.float(), penalty)
 
 
 RIVALS: dict[str, type[nn.Module]] = {
@@ -128,21 +140,33 @@ class RivalRecipe:
         return 1 - similarity + answer.penalty, {"reconstruction": 1 - similarity.item()}
 
     def evaluate(self, model: nn.Module, scans: int = 12) -> dict[str, float]:
-        """SSIM over the template's grid and within the true brain, and PSNR within it, on held-out heads."""
+        """`scores` of the answers, and within the brain those of the unmoved ones too, on held-out heads."""
         records = []
         for i in range(scans):
             head = simulate(self.heads.held_out, self.span, EVALUATION_SEED + i, i % len(self.heads.held_out.heads))
             with half_precision(head.image.device):
                 answer: Answer = model(head.image, torch.full((1,), _SMOOTHNESS, device=head.image.device))
             exact = torch.linalg.inv(head.frame_from_grid)
-            target = self.grid.moved(head.normalised, exact)
-            brain = self.grid.moved(head.brain, exact)[0, 0].cpu().numpy() > 0.5
-            a, b = (volume[0, 0].float().cpu().numpy() for volume in (target, answer.aligned[0]))
-            inside = {"data_range": float(np.percentile(a[brain], 99.9))}
-            whole = float(objectives.ssim(answer.aligned[0], target))
-            records.append((whole, ssim(a, b, brain, **inside), psnr(a, b, brain, **inside)))
-        means = np.mean(records, axis=0).tolist()
-        return dict(zip(("ssim", "ssim_brain", "psnr_brain"), means, strict=True))
+            found = scores(
+                answer.aligned[0], self.grid.moved(head.normalised, exact), self.grid.moved(head.brain, exact)
+            )
+            if answer.in_place is not None:
+                in_place = scores(answer.in_place, head.normalised, head.brain)
+                found |= {f"{name}_in_place": in_place[name] for name in ("ssim_brain", "psnr_brain")}
+            records.append(found)
+        return {name: float(np.mean([record[name] for record in records])) for name in records[0]}
+
+
+def scores(answer: Tensor, truth: Tensor, brain: Tensor) -> dict[str, float]:
+    """SSIM over the whole grid and within the brain, PSNR within it in dB; all (1, 1, X, Y, Z)."""
+    inside = brain[0, 0].cpu().numpy() > 0.5
+    estimate, clean = (volume[0, 0].float().cpu().numpy() for volume in (answer, truth))
+    peak = float(np.percentile(clean[inside], 99.9))
+    return {
+        "ssim": float(objectives.ssim(answer, truth)),
+        "ssim_brain": ssim(clean, estimate, inside, data_range=peak),
+        "psnr_brain": psnr(clean, estimate, inside, data_range=peak),
+    }
 
 
 # The paper's parts at a size that one thread trains in minutes: a box of 192 x 240 x 192 mm, four levels.

@@ -5,6 +5,7 @@ Each function gives the rows of one table; `python -m unibrain_bids.evaluation.e
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +31,10 @@ LAMBDAS = (10.0, 1.0, 0.1, 0.01, 0.001)
 # Voxels of the scans of `intensity_rows`, mm, and their grid.
 _SPACING, _SHAPE = 2.0, (104, 128, 112)
 _SMALLEST = 1e-6
+_RIVAL_FIGURES = {
+    "SSIM, whole grid": "ssim", "SSIM, brain": "ssim_brain", "PSNR, brain (dB)": "psnr_brain",
+    "SSIM, brain, unmoved": "ssim_brain_in_place", "PSNR, brain, unmoved (dB)": "psnr_brain_in_place",
+}  # fmt: skip
 
 
 def time_rows(presets: Sequence[tuple[NppPreset, int]], scan: Scan, models: Mapping[str, AnyModel]) -> list[Row]:
@@ -169,8 +174,8 @@ def rival_rows(heads: Heads, folder: Path, *, steps: int) -> list[Row]:
         run = folder / f"npp-rivals-{steps}" / rival.replace(" ", "-")
         figures = train_rival(heads, rival, run, steps=steps)
         parameters = sum(parameter.numel() for parameter in kind(REDUCED).parameters()) / 1e6
-        shown = ("SSIM, whole grid", "SSIM, brain", "PSNR, brain (dB)")
-        rows.append({"method": rival, "parameters (M)": parameters, **dict(zip(shown, figures.values(), strict=True))})
+        shown = {title: figures.get(name, math.nan) for title, name in _RIVAL_FIGURES.items()}
+        rows.append({"method": rival, "parameters (M)": parameters, **shown})
     return rows
 
 
