@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("work/evaluation"), help="folder for the TSV files (default: %(default)s)"
     )
     parser.add_argument("--markdown", type=Path, help="also write the tables as one document, e.g. docs/accuracy.md")
+    parser.add_argument("--picture", type=Path, help="draw the best and the worst simulated head (PNG)")
     parser.add_argument("--peers", type=Path, nargs="+", default=[], help="JSON files of benchmarks/peers.py")
     parser.add_argument("--weights", type=Path, help="weights file (default: those of the package)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number> (default: %(default)s)")
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, command: str) -> int:
     from unibrain_bids.evaluation import tables
     from unibrain_bids.evaluation.evaluate import Evaluator
+    from unibrain_bids.evaluation.pictures import write_pictures
     from unibrain_bids.evaluation.registration import Peer, load_template_truth
     from unibrain_bids.inference import load_model, predict
 
@@ -78,9 +80,18 @@ def _run(options: argparse.Namespace, command: str) -> int:
         report(f"\n{tables.summary(evaluation)}\n")
         for path in tables.write_tsv(evaluation, options.out):
             report(f"wrote {path}")
+    if options.picture and "simulated" in sources:
+        scores = next(evaluation.scores for evaluation in evaluations if evaluation.source == "simulated")
+        ranked = sorted(scores, key=lambda head: head.measures.values["structure_dice"])
+        chosen = {ranked[-1].name, ranked[0].name}
+        records = [record for record in sources["simulated"] if record.name in chosen]
+        write_pictures(records, predictor, options.picture)
+        report(f"wrote {options.picture}")
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text(tables.markdown(evaluations, _facts(options, command, model)))
+        options.markdown.write_text(
+            tables.markdown(evaluations, _facts(options, command, model), picture=options.picture)
+        )
         report(f"wrote {options.markdown}")
     return ExitCode.SCANS_FAILED if any(evaluation.failures for evaluation in evaluations) else ExitCode.SUCCESS
 

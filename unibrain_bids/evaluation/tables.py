@@ -57,10 +57,14 @@ def write_tsv(evaluation: Evaluation, folder: Path) -> list[Path]:
     return [_write_rows(folder / f"{evaluation.source}_{name}.tsv", rows) for name, rows in tables.items() if rows]
 
 
-def markdown(evaluations: Sequence[Evaluation], facts: Mapping[str, str]) -> str:
-    """Return the document: facts of the run, definitions, and the tables of every source."""
+def markdown(evaluations: Sequence[Evaluation], facts: Mapping[str, str], *, picture: Path | None = None) -> str:
+    """Return the document: facts of the run, definitions, the picture, and the tables of every source."""
     parts = ["# Accuracy", PREAMBLE, "\n".join(f"* {name}: {value}" for name, value in facts.items())]
     parts += ["## Means", _overview(evaluations)]
+    if picture is not None:
+        parts.append(
+            f"![The simulated heads with the best and the worst structures]({picture.parent.name}/{picture.name})"
+        )
     for evaluation in evaluations:
         parts += _source_sections(evaluation)
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
