@@ -39,7 +39,7 @@ from unibrain_bids.training.simulation.simulator import ALIGNED, SimulatedHead, 
 
 SPAN = replace(ALIGNED, t1_fraction=1.0, missing_parts=False, bias=0.1)
 TINY = replace(
-    UNIFIED, first_look_widths=(4, 4, 4, 4), aligner_widths=(4, 4, 4, 4), widths=(2, 2, 2, 2, 4), transformer_blocks=1,
+    UNIFIED, first_look_widths=(4, 4, 4, 4), aligner_widths=(4, 4, 4, 4), widths=(2, 2, 2, 2, 8), transformer_blocks=1,
     hypernetwork=(4, 4), stages=2, stage_widths=(2, 2), region_features=4,
 )  # fmt: skip
 REGIONS = 84

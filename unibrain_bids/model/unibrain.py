@@ -12,8 +12,8 @@ from unibrain_bids.model import frame
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.backbone import Backbone, Features
 from unibrain_bids.model.classifier import GraphClassifier
+from unibrain_bids.model.morphometry import MorphometricNetwork
 from unibrain_bids.model.multiplier import Multiplier, MultiplierHead
-from unibrain_bids.model.network import RegionNetwork
 from unibrain_bids.model.parcellation import Parcellation
 from unibrain_bids.model.places import PlaceHead, fit_places
 from unibrain_bids.model.presets import Preset
@@ -109,7 +109,7 @@ class UniBrain(nn.Module):
         self.places = PlaceHead(preset.widths[-1])
         self.registration = Registration(preset.widths[-1], preset.stages, preset.stage_widths)
         self.parcellation = Parcellation(width_full)
-        self.network = RegionNetwork(width_full, preset.region_features)
+        self.network = MorphometricNetwork(preset.region_features)
         self.classifier = GraphClassifier(preset.region_features, preset.graph_features, classes) if classes else None
         buffers = {
             "prior_groups": group_prior(atlas.structures), "prior": log_prior(atlas.structures),
@@ -173,9 +173,10 @@ class UniBrain(nn.Module):
         stages = self.register(dense, image)
         frame_from_grid = torch.linalg.inv(stages[-1])
         probability = torch.softmax(dense.structure_logits.float(), dim=1)
-        regions = self.parcellation(dense.features.full, probability, self.region_atlas, frame_from_grid, self.points)
+        features = dense.features.full.float()
+        regions = self.parcellation(features, probability, self.region_atlas, frame_from_grid, self.points)
         normalised = dense.multiplier.chi() * image
-        embedding, network = self.network(regions, dense.features.full, normalised)
+        embedding, network = self.network(regions, normalised, self.points)
         return Outputs(
             dense=dense,
             normalised=normalised,

@@ -53,11 +53,12 @@ class CohortScan:
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """A scan on the model grid, and what heads see of it through the model that it was prepared with."""
+    """A scan on the model grid, what heads see of it through the model, and a digest of what it was made from."""
 
     scan: CohortScan
     sample: Sample
     features: Features
+    digest: str
 
     @property
     def participant(self) -> str:
@@ -279,4 +280,5 @@ def _read(scan: CohortScan, path: Path) -> PreparedScan:
         mask=None if mask is None else torch.from_numpy(mask)[None, None].float() / 255,
         structures=known,
     )
-    return PreparedScan(scan, given, Features(arrays["regions"], arrays["whole"], arrays["network"]))
+    features = Features(arrays["regions"], arrays["whole"], arrays["network"])
+    return PreparedScan(scan, given, features, hashlib.sha256(str(arrays["sources"]).encode()).hexdigest())

@@ -235,7 +235,7 @@ def _without_target(
     )
     held_out = np.isin(who, sorted(set(who))[::_VALIDATION_FOLDS])
     run = joint.train(cohort.take(~held_out), cohort.take(held_out), options.seed, targets=False)
-    fitted = joint.load(run, cohort)
+    fitted = joint.load(run)
     _save(options, joint.model, fitted, cohort, excluded, {"validation": fitted.facts})
 
 

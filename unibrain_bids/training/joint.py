@@ -116,6 +116,7 @@ class Joint:
     folder: Path
     budget: Budget
     name: str = "joint"
+    _last: dict[str, Fitted] = field(default_factory=dict)
 
     def tune(self, cohort: Cohort, splits: Sequence[Split], seed: int) -> tuple[str, Array]:
         """Train on the first of the splits; returns the training's name, and the scores (N,) of its validation part.
@@ -129,12 +130,12 @@ class Joint:
         training, validation = cohort.take(split.train), cohort.take(split.test)
         run = self.train(training, validation, seed)
         scores = np.full(len(cohort), np.nan)
-        scores[split.test] = self.load(run, cohort).scores(validation)
+        scores[split.test] = self.load(run).scores(validation)
         return run, scores
 
     def fit(self, cohort: Cohort, setting: str, seed: int) -> Fitted:
         """Read the training `setting` that `tune` has made within this cohort."""
-        return self.load(setting, cohort)
+        return self.load(setting)
 
     def train(self, training: Cohort, validation: Cohort, seed: int, *, targets: bool = True) -> str:
         """Train, or go on; without `targets` on masks and segmentations alone. Returns the training's name."""
@@ -178,8 +179,14 @@ class Joint:
             raise TimeUp
         return run
 
-    def load(self, run: str, cohort: Cohort) -> Fitted:
-        """The best state of a finished training."""
+    def load(self, run: str) -> Fitted:
+        """The best state of a finished training; the last one that was asked for is kept."""
+        if run not in self._last:
+            self._last.clear()
+            self._last[run] = self._read(run)
+        return self._last[run]
+
+    def _read(self, run: str) -> Fitted:
         best = torch.load(self.folder / run / "checkpoint.pt", map_location="cpu", weights_only=True)["best"]
         state = best["average"]
         head = None
@@ -198,5 +205,6 @@ class Joint:
 
     def _name(self, names: Sequence[str], held_out: Sequence[str], targets: Mapping[str, float], seed: int) -> str:
         facts = [self.model.sha256, names, held_out, sorted(targets.items()), seed, self.budget.steps]
+        facts += [self.scans[name].digest for name in (*names, *held_out)]
         facts += [self.budget.learning_rate, self.budget.batch, self.budget.evaluate_every]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]

@@ -105,7 +105,7 @@ class Trainer:
             if self.step % self.settings.log_every == 0:
                 self._log(losses, time.monotonic() - start)
                 losses = []
-            if self.step % self.settings.evaluate_every == 0:
+            if self.step % self.settings.evaluate_every == 0 or (self.settings.keep_best and self.finished):
                 figures = self.evaluate()
                 self._log([figures], time.monotonic() - start)
                 self._keep_if_best(figures)
