@@ -16,13 +16,14 @@ from unibrain_bids.errors import UsageError
 from unibrain_bids.inference import resource
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.first_look import FirstLook
-from unibrain_bids.model.network import RegionNetwork
+from unibrain_bids.model.morphometry import MorphometricNetwork
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.unibrain import UniBrain
+from unibrain_bids.model.weights import average_of
 from unibrain_bids.training import export
 from unibrain_bids.training.recipes import FirstLookRecipe, Heads, ParcellationRecipe, UnifiedRecipe, make
 from unibrain_bids.training.recipes.basis import HELD_OUT, REGION_CHANNEL
-from unibrain_bids.training.recipes.network import NetworkRecipe, edge_similarity, person_loss
+from unibrain_bids.training.recipes.network import NetworkRecipe, edge_similarity, gather_measures, solve
 from unibrain_bids.training.simulation.material import Material
 from unibrain_bids.training.trainer import Trainer, TrainerSettings
 
@@ -122,49 +123,54 @@ def test_parcellation_recipe_trains_that_head_alone(phantom: Material, tmp_path:
 
 
 class TestNetworkRecipe:
-    def descriptions(self, persons: int) -> torch.Tensor:
-        """Persons differ in their regions' description; two scans of one differ by noise."""
-        generator = torch.Generator().manual_seed(persons)
-        own = torch.randn(persons, 1, 20, 11, generator=generator)
-        regions = torch.randn(1, 1, 20, 11, generator=generator)
-        return regions + own + 0.5 * torch.randn(persons, 2, 20, 11, generator=generator)
+    @pytest.fixture
+    def measures(self) -> torch.Tensor:
+        """Persons (36) differ in the places and volumes of their regions, two scans in brightness for the most."""
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, 84, 6, generator=generator)
+
+        typical = torch.tensor([0.4, 0.1, 6.0, 0.0, 0.0, 0.0]) + torch.tensor([0.1, 0.03, 0.5, 40, 40, 40]) * draw(1, 1)
+        own = torch.tensor([0.01, 0.01, 0.1, 2, 2, 2]) * draw(36, 1)
+        return typical + own + torch.tensor([0.1, 0.05, 0.1, 1, 1, 1]) * draw(36, 2)
 
     def test_edges_are_compared_without_the_groups_mean(self) -> None:
         h = torch.nn.functional.normalize(torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
         g = torch.nn.functional.normalize(torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(1)), dim=-1)
         pairs = np.triu_indices(6, 1)
-        edges = [np.stack([(m @ m.T)[pairs] for m in x.double().numpy()]) for x in (h, g)]
+        edges = [np.stack([np.maximum(m @ m.T, 0)[pairs] for m in x.double().numpy()]) for x in (h, g)]
         centred = [e - e.mean(0) for e in edges]
         unit = [c / np.linalg.norm(c, axis=1, keepdims=True) for c in centred]
         np.testing.assert_allclose(edge_similarity(h, g), unit[0] @ unit[1].T, atol=1e-5)
 
-    def test_persons_are_recognised_better_after_training(self) -> None:
-        torch.manual_seed(0)
-        recipe = NetworkRecipe(_Holder(RegionNetwork(4, 16, hidden=32)), self.descriptions(24), self.descriptions(12))
-        optimiser = torch.optim.Adam(recipe.model.parameters(), lr=3e-3)
-        losses = []
-        for seed in range(40):
-            loss, _ = recipe.loss(recipe.model, seed)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.item())
-        assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-        with torch.no_grad():
-            figures = recipe.evaluate(recipe.model)
-        assert figures["identifiability"] > 2 / 12 and 0 < figures["edge"] < 1
+    def test_new_persons_are_recognised_once_it_is_solved(self, measures: torch.Tensor, tmp_path: Path) -> None:
+        recipe = NetworkRecipe(MorphometricNetwork(6), measures[:24], measures[24:])
+        before = recipe.evaluate()["identifiability"]
+        recipe.run(tmp_path)
+        after = recipe.evaluate()
+        assert before < 0.7 and after["identifiability"] > 0.95 and 0 < after["edge"] < 1
+        assert export.last_figures(tmp_path) == pytest.approx(after, abs=1e-4)
+        again = MorphometricNetwork(6)
+        again.load_state_dict(average_of(tmp_path / "checkpoint.pt"))
+        torch.testing.assert_close(again.embed(measures), recipe.model.embed(measures))
 
-    def test_person_loss_is_low_for_the_right_pairs(self) -> None:
-        h = torch.nn.functional.normalize(torch.randn(6, 20, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
-        assert person_loss(h, h) < 0.01 < 1 < person_loss(h, h.roll(1, 0))
+    def test_unreliable_measures_weigh_little(self, measures: torch.Tensor) -> None:
+        network = MorphometricNetwork(6)
+        solve(network, measures)
+        weight = network.projection.detach().norm(dim=0)
+        assert weight[:2].max() < 0.3 * weight[2:].min(), "per unit of what a repeated scan changes"
 
-
-class _Holder(nn.Module):
-    """What `NetworkRecipe` takes of a UniBrain: its network."""
-
-    def __init__(self, network: RegionNetwork) -> None:
-        super().__init__()
-        self.network = network
+    @pytest.mark.slow
+    def test_measuring_goes_on_where_it_was(self, phantom: Material, tmp_path: Path) -> None:
+        with np.load(ATLAS) as arrays:
+            model = UniBrain(UNIFIED, Atlas.from_arrays(arrays)).eval()
+        bank = tmp_path / "training.pt"
+        one = gather_measures(model, phantom, bank, persons=1, first_seed=7)
+        written = bank.stat().st_mtime_ns
+        torch.testing.assert_close(gather_measures(model, phantom, bank, persons=1, first_seed=7), one)
+        assert bank.stat().st_mtime_ns == written and one.shape == (1, 2, 84, 6)
+        assert torch.isfinite(one).all() and not torch.equal(one[:, 0], one[:, 1])
 
 
 def test_export_joins_the_averaged_weights_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ UNIFIED = Preset(
     hypernetwork=(64, 256),
     stages=3,
     stage_widths=(16, 32, 64, 32),
-    region_features=64,
+    region_features=6,
     graph_features=128,
 )
 

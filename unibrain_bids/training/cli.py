@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--parcellation", type=Path, help="run of the recipe `parcellation`, for `network`")
     parser.add_argument("--init", type=Path, help="weights (.safetensors) that a new run starts from")
     parser.add_argument("--minutes", type=float, default=60.0, help="time budget of this call")
+    parser.add_argument("--persons", type=int, default=24, help="training persons that `network` simulates (no budget)")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--anneal", type=int, default=0, help="end the run with so many steps to learning rate zero")
@@ -62,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = torch.device(name)
     torch.manual_seed(args.seed)
     heads = recipes.Heads.load(args.data, device, keep_all=args.all_heads)
-    recipe = recipes.make(args.recipe, heads, args.atlas, args.unified, args.out, parcellation=args.parcellation)
+    recipe = recipes.make(
+        args.recipe, heads, args.atlas, args.unified, args.out, parcellation=args.parcellation, persons=args.persons
+    )
+    if isinstance(recipe, recipes.NetworkRecipe):
+        recipe.run(args.out)
+        return 0
     if args.init:
         load_weights(args.init, {recipes.MODULES[args.recipe]: recipe.model})
     settings = TrainerSettings(

@@ -12,7 +12,7 @@ from unibrain_bids.model.presets import NPP, NPP_SMALL, UNIBRAIN, UNIBRAIN_SMALL
 from unibrain_bids.model.weights import average_of
 from unibrain_bids.training.recipes.basis import Heads
 from unibrain_bids.training.recipes.locating import AlignerRecipe, FirstLookRecipe
-from unibrain_bids.training.recipes.network import NetworkRecipe
+from unibrain_bids.training.recipes.network import PERSONS, NetworkRecipe
 from unibrain_bids.training.recipes.npp import NppRecipe
 from unibrain_bids.training.recipes.parcellation import ParcellationRecipe
 from unibrain_bids.training.recipes.published import PublishedRecipe
@@ -31,8 +31,15 @@ _PUBLISHED = {preset.name: preset for preset in (UNIBRAIN, UNIBRAIN_SMALL, UNIBR
 
 
 def make(
-    name: str, heads: Heads, atlas_path: Path, unified: Path | None, folder: Path, *, parcellation: Path | None = None
-) -> Recipe:
+    name: str,
+    heads: Heads,
+    atlas_path: Path,
+    unified: Path | None,
+    folder: Path,
+    *,
+    parcellation: Path | None = None,
+    persons: int = PERSONS,
+) -> Recipe | NetworkRecipe:
     """The recipe of that name.
 
     Parameters
@@ -47,6 +54,8 @@ def make(
         Of the run to come.
     parcellation
         Folder of a run of `parcellation` that `network` shall take into the model.
+    persons
+        How many the recipe `network` simulates for training.
     """
     if name == "first-look":
         return FirstLookRecipe(heads)
@@ -70,5 +79,4 @@ def make(
         return ParcellationRecipe(heads, model)
     if parcellation is not None:
         model.parcellation.load_state_dict(average_of(parcellation / "checkpoint.pt"))
-    model.network.requires_grad_(True)
-    return NetworkRecipe.build(model, heads.training, heads.held_out, folder / "descriptions.pt")
+    return NetworkRecipe.build(model, heads.training, heads.held_out, folder, persons)

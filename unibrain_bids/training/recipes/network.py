@@ -1,110 +1,136 @@
-"""The recipe of the region network: persons and regions are recognised again across contrast, noise and pose.
+"""The recipe of the region network: persons are recognised again across contrast, noise and re-scan.
 
-The backbone stays as it is; what the embeddings are computed from (a small table per scan) is gathered once, so that
-thousands of steps cost minutes.
+The backbone stays as it is. A small table is measured in each of some simulated scans; the network follows from these
+tables in closed form, as linear discriminants of the persons. There are too few label maps for more: an MLP on features
+of the voxels learnt the training persons by heart (docs/training-log.md).
 """
 
 from __future__ import annotations
 
+import csv
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from unibrain_bids.model.network import RegionNetwork, describe
+from unibrain_bids.model.morphometry import PLACE, MorphometricNetwork, measure
 from unibrain_bids.model.unibrain import UniBrain
+from unibrain_bids.training.simulation.geometry import PoseRange
 from unibrain_bids.training.simulation.material import Material
 from unibrain_bids.training.simulation.simulator import ALIGNED, simulate
 
-_TEMPERATURE = 0.1
-# Recognising regions keeps the embeddings apart; recognising persons by their edges is what the network is for.
-_REGION_WEIGHT = 0.1
-_PERSONS_PER_STEP = 16
-# Persons and scans of each: with 32 persons the embeddings learn these by heart (docs/training-log.md).
-_TRAINING = {"persons": 96, "scans": 3}
-_HELD_OUT = {"persons": 24, "scans": 2}
+# Scans as inference sees them: settled in the frame, whole, T1-like; and persons who differ as much as real ones do.
+RESCAN = replace(
+    ALIGNED, pose=PoseRange(1.5, 1.5, 0.02, 0.01, least_deformation=1.0), missing_parts=False, t1_fraction=1.0
+)
+PERSONS = 24
+SCANS = 2
 
 
 @torch.no_grad()
-def gather_descriptions(model: UniBrain, material: Material, *, persons: int, scans: int, first_seed: int) -> Tensor:
-    """Region descriptions (persons, scans, R, described) of simulated persons, each scanned several times.
+def gather_measures(model: UniBrain, material: Material, bank: Path, *, persons: int, first_seed: int) -> Tensor:
+    """Measures (persons, 2, 84, 6) of simulated persons, each scanned twice; the file `bank` keeps them one by one.
 
     A person is a label map with one deformation; every scan draws pose, contrast, bias, noise and resolution anew.
     """
-    described = []
+    rows = list(torch.load(bank, weights_only=True)) if bank.exists() else []
     smoothness = torch.full((1,), 0.1, device=material.t1.device)
-    for person in range(persons):
-        for scan in range(scans):
-            head = simulate(material, ALIGNED, first_seed + person * scans + scan, anatomy=first_seed + person)
+    for person in range(len(rows), persons):
+        scans = []
+        for scan in range(SCANS):
+            head = simulate(material, RESCAN, first_seed + person * SCANS + scan, anatomy=first_seed + person)
             outputs = model(head.image, smoothness)
-            described.append(describe(outputs.regions, outputs.dense.features.full, outputs.normalised)[0])
-        print(f"described person {person + 1} of {persons}", flush=True)
-    return torch.stack(described).view(persons, scans, *described[0].shape)
+            scans.append(measure(outputs.regions, outputs.normalised, model.points)[0].cpu())
+        rows.append(torch.stack(scans))
+        aside = bank.with_name(f"{bank.name}.part")
+        torch.save(torch.stack(rows), aside)
+        os.replace(aside, bank)
+        print(f"{bank.stem}: measured person {person + 1} of {persons}", flush=True)
+    return torch.stack(rows[:persons])
+
+
+@torch.no_grad()
+def solve(network: MorphometricNetwork, measures: Tensor) -> None:
+    """Fit a network to the measures (persons, scans, 84, 6) of persons who were scanned repeatedly.
+
+    Over all regions together, W is the covariance of a person's scans and B that of persons. Embeddings deviate from
+    their anchors along the axes of B relative to W, in units of W, each weighted by B / (B + W): how far it can be
+    trusted. Anchors are the regions' mean measures along orthogonal axes, as long as a typical deviation.
+    """
+    persons, scans = measures.shape[:2]
+    network.reference.copy_(measures[..., PLACE].mean((0, 1)))
+    values = network.standardise(measures)
+    centre = values.mean((0, 1))
+    repeated = values - values.mean(1, keepdim=True)
+    variance = repeated.square().sum((0, 1)) / (persons * (scans - 1))
+    # A region's own variance is known from few scans: half of it comes from all regions.
+    scale = ((variance + variance.mean(0)) / 2).sqrt()
+    noise = covariance(repeated / scale) * scans / (scans - 1)
+    signal = covariance((values.mean(1) - centre) / scale) * persons / (persons - 1) - noise / scans
+    whiten = torch.linalg.inv(torch.linalg.cholesky(noise))
+    ratio, axes = torch.linalg.eigh(whiten @ signal @ whiten.T)
+    ratio = ratio.flip(0).clamp(min=0)
+    projection = (ratio / (1 + ratio))[:, None] * (axes.flip(1).T @ whiten)
+    typical = (((values - centre) / scale) @ projection.T).norm(dim=-1).mean()
+    orthogonal = torch.linalg.svd((centre - centre.mean(0)) / centre.std(0), full_matrices=False)[0]
+    rank = min(len(network.projection), len(projection))
+    network.centre.copy_(centre)
+    network.scale.copy_(scale)
+    network.projection.zero_()[:rank] = projection[:rank]
+    network.anchors.zero_()[:, :rank] = typical * functional.normalize(orthogonal[:, :rank], dim=1)
+
+
+def covariance(samples: Tensor) -> Tensor:
+    """Mean outer product (M, M) of samples (..., M) around zero."""
+    flat = samples.flatten(0, -2)
+    return flat.T @ flat / len(flat)
 
 
 class NetworkRecipe:
-    """Trains `UniBrain.network` alone."""
+    """Solves a model's network; no steps, no gradients."""
 
-    def __init__(self, model: UniBrain, training: Tensor, held_out: Tensor) -> None:
-        """Take a trained model and the descriptions of training and held-out persons."""
-        self.model: nn.Module = model.network
-        self.training, self.held_out = training, held_out
+    def __init__(self, network: MorphometricNetwork, training: Tensor, held_out: Tensor) -> None:
+        """Take the measures (persons, scans, 84, 6) of training and held-out persons."""
+        self.model, self.training, self.held_out = network, training, held_out
 
     @classmethod
-    def build(cls, model: UniBrain, training: Material, held_out: Material, bank: Path) -> NetworkRecipe:
-        """Gather the descriptions, or read those gathered before from the file `bank`."""
-        if not bank.exists():
-            bank.parent.mkdir(parents=True, exist_ok=True)
-            sets = {
-                "training": gather_descriptions(model, training, **_TRAINING, first_seed=3_000_000),
-                "held_out": gather_descriptions(model, held_out, **_HELD_OUT, first_seed=4_000_000),
-            }
-            torch.save(sets, bank)
-        sets = torch.load(bank, weights_only=True)
-        return cls(model, sets["training"], sets["held_out"])
+    def build(
+        cls, model: UniBrain, training: Material, held_out: Material, folder: Path, persons: int
+    ) -> NetworkRecipe:
+        """Measure persons, and half as many held-out ones; those that `folder` holds from an earlier call are kept."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(
+            model.network.cpu(),
+            gather_measures(model, training, folder / "training.pt", persons=persons, first_seed=3_000_000),
+            gather_measures(model, held_out, folder / "held_out.pt", persons=persons // 2, first_seed=4_000_000),
+        )
 
-    def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
-        """Contrastive loss over some persons, each in two of their scans."""
-        generator = torch.Generator().manual_seed(seed)
-        persons = torch.randperm(len(self.training), generator=generator)[:_PERSONS_PER_STEP]
-        first, second = torch.randperm(self.training.shape[1], generator=generator)[:2].tolist()
-        a, b = (embed(model, self.training[persons, scan]) for scan in (first, second))
-        terms = {"person": person_loss(a, b), "region": region_loss(a, b)}
-        loss = terms["person"] + _REGION_WEIGHT * terms["region"]
-        return loss, {name: term.item() for name, term in terms.items()}
+    def run(self, folder: Path) -> None:
+        """Solve, and write checkpoint and log as the trainer does."""
+        solve(self.model, self.training)
+        figures = self.evaluate()
+        torch.save({"step": len(self.training), "average": self.model.state_dict()}, folder / "checkpoint.pt")
+        with open(folder / "log.csv", "w", newline="") as stream:
+            rows = [[len(self.training), 0, f"eval_{name}", round(value, 5)] for name, value in figures.items()]
+            csv.writer(stream).writerows([["step", "seconds", "name", "value"], *rows])
+        print(" ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """How often a held-out person's second scan is the one nearest to the first, by the edges."""
-        a, b = (embed(model, self.held_out[:, scan]) for scan in (0, 1))
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """How often a held-out person's other scan is the one nearest by the edges, and the mean edge."""
+        a, b = (self.model.embed(self.held_out[:, scan]) for scan in (0, 1))
         similarity = edge_similarity(a, b)
-        right = similarity.argmax(1) == torch.arange(len(similarity), device=similarity.device)
-        return {"identifiability": float(right.float().mean()), "edge": float(torch.relu(a @ a.transpose(1, 2)).mean())}
-
-
-def embed(network: nn.Module, description: Tensor) -> Tensor:
-    """Embeddings H (batch, R, F) of descriptions, by the parts of a `RegionNetwork` that are trained."""
-    assert isinstance(network, RegionNetwork)
-    return network.embed(description)
+        own = torch.arange(len(similarity))
+        found = torch.stack([similarity.argmax(axis) == own for axis in (0, 1)])
+        return {"identifiability": float(found.float().mean()), "edge": float(torch.relu(a @ a.transpose(1, 2)).mean())}
 
 
 def edge_similarity(a: Tensor, b: Tensor) -> Tensor:
     """Correlation of the persons' edges, less the group's mean edges: (persons, persons)."""
     rows, columns = torch.triu_indices(a.shape[1], a.shape[1], offset=1, device=a.device)
-    edges = [(h @ h.transpose(1, 2))[:, rows, columns] for h in (a, b)]
+    edges = [torch.relu(h @ h.transpose(1, 2))[:, rows, columns] for h in (a, b)]
     own = [functional.normalize(e - e.mean(0, keepdim=True), dim=1) for e in edges]
     return own[0] @ own[1].T
-
-
-def person_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Cross-entropy of finding each person's other scan among all persons."""
-    logits = edge_similarity(a, b) / _TEMPERATURE
-    truth = torch.arange(len(logits), device=logits.device)
-    return (functional.cross_entropy(logits, truth) + functional.cross_entropy(logits.T, truth)) / 2
-
-
-def region_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Cross-entropy of finding each region again in the other scan of its person."""
-    logits = a @ b.transpose(1, 2) / _TEMPERATURE
-    truth = torch.arange(a.shape[1], device=a.device).expand(len(a), -1)
-    return functional.cross_entropy(logits.flatten(0, 1), truth.flatten())
