@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain_bids.evaluation.networks import ORIGINAL, as_markdown, real_scans, simulated_scans
+from unibrain_bids.evaluation.perturbations import PERTURBATIONS
 from unibrain_bids.labels import LabelTable
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def document(rows: Sequence[Mapping[str, float | str]], facts: str) -> str:
         "",
         "Made by `python -m unibrain_bids.evaluation.retest`: the coefficient of variation in per cent of every volume "
         "between two scans of one head, the root mean square over persons. Simulated persons are scanned again with "
-        "contrast, noise, bias, resolution and position drawn anew; real heads of ds000011 are changed in one way "
+        "contrast, noise, bias, resolution and position drawn anew (2 mm voxels); real heads of ds000011 are changed in one way "
         "(`unibrain_bids/evaluation/perturbations.py`). For comparison: FastSurfer and SynthSeg vary by 7-8 % in small "
         "structures between scans of one person.",
         "",
@@ -127,17 +128,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with ds000011/")
     parser.add_argument("--persons", type=int, default=4, help="simulated persons (default: %(default)s)")
     parser.add_argument("--heads", type=int, default=2, help="real heads (default: %(default)s)")
+    parser.add_argument("--changes", nargs="+", choices=list(PERTURBATIONS), default=list(PERTURBATIONS))
     parser.add_argument("--out", type=Path, default=Path("work/retest"), help="folder that keeps the volumes")
     parser.add_argument("--markdown", type=Path, help="write the table as a document")
     options = parser.parse_args(argv)
-    sha256 = load_model().sha256
+    model = load_model()
     paths = sorted((options.data / "ds000011").glob("sub-*/**/anat/*_T1w.nii.gz"))[: options.heads]
     simulated = (
         (person, condition if condition == ORIGINAL else SIMULATED, predicted)
-        for person, condition, predicted in simulated_scans(options.packed, persons=options.persons, scans=2)
+        for person, condition, predicted in simulated_scans(options.packed, model, persons=options.persons, scans=2)
     )
-    measured = measure(chain(simulated, real_scans(paths)), options.out / f"{sha256[:12]}.tsv")
-    facts = f"{options.persons} simulated persons, {len(paths)} real heads; weights sha256 `{sha256}`."
+    real = real_scans(paths, model, changes=options.changes)
+    measured = measure(chain(simulated, real), options.out / f"{model.sha256[:12]}.tsv")
+    facts = f"{options.persons} simulated persons, {len(paths)} real heads; weights sha256 `{model.sha256}`."
     text = document(variations(measured), facts)
     print(text)
     if options.markdown:
