@@ -48,12 +48,13 @@ def reached(model: PublishedUniBrain, loss: Tensor) -> dict[str, float]:
 def test_parameter_counts_as_docs_training_says() -> None:
     nowhere = SoftTemplate(*(torch.zeros(1, channels, 1, 1, 1) for channels in (1, 4, 84)))
     counts = {}
-    for preset in (UNIBRAIN, UNIBRAIN_SMALL):
+    for preset in (UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY):
         with torch.device("meta"):
             model = PublishedUniBrain(preset, nowhere)
         counts[preset.name] = [sum(p.numel() for p in model.get_submodule(name).parameters()) for name in MODULES]
     assert counts["unibrain"] == [526_529, 6_487_004, 33_630_084, 136_226, 49_666]
-    assert sum(counts["unibrain-small"]) == 376_529
+    assert counts["unibrain-small"] == [33_137, 218_048, 131_964, 9_506, 8_450]
+    assert counts["unibrain-tiny"] == [33_137, 189_376, 131_964, 9_506, 8_450]
 
 
 def test_ten_convolutions_of_the_published_widths() -> None:

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from unibrain_bids.evaluation.metrics import mutual_information, normalised_cross_correlation
 from unibrain_bids.model.published import PublishedOutputs, PublishedUniBrain
+from unibrain_bids.model.soft_template import TISSUES
 from unibrain_bids.training.recipes.basis import dice_scores
 from unibrain_bids.training.recipes.cohort import KnownCohort
+
+_GREY = 1
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Assessment:
     propagated_dice
         The same of the template's tissues, warped to the head by the affine.
     parcel_dice
-        Mean over the 84 regions of the template's, warped to the head.
+        Mean over the 84 regions of the template's, warped to the head; the likeliest where its tissue is grey matter.
     classes
         The true class.
     probability
@@ -91,7 +94,7 @@ def _figures(model: PublishedUniBrain, outputs: PublishedOutputs, known: KnownCo
     labels["propagated_dice"] = labels.pop("tissue_dice")
     return labels | {
         "mask_dice": float(dice_scores((outputs.mask_logits[0, 0] > 0).long(), mask, 2)[0]),
-        "tissue_dice": _mean_dice(outputs.tissue_logits[0], known.tissues[person]),
+        "tissue_dice": _mean_dice(outputs.tissue_logits[0].argmax(0), known.tissues[person], TISSUES),
         "probability": float(torch.softmax(outputs.class_logits[0], dim=0)[1]),
     }
 
@@ -102,15 +105,16 @@ def label_figures(
     """How well an affine (1, 4, 4) brings a brain (1, X, Y, Z) to the template, and its labels back to the head."""
     aligned = model.align(brain[None], torch.linalg.inv(template_from_grid))[0, 0].cpu().numpy()
     template = model.image[0, 0].cpu().numpy()
-    regions = model.parcellate(template_from_grid)[0]
+    tissues, regions = model.propagate(template_from_grid)[0], model.parcellate(template_from_grid)[0]
+    parcels = torch.where(tissues.argmax(0) == _GREY, regions.argmax(0) + 1, 0)
     return {
         "mutual_information": mutual_information(aligned, template),
         "correlation": normalised_cross_correlation(aligned, template),
-        "tissue_dice": _mean_dice(model.propagate(template_from_grid)[0], known.tissues[person]),
-        "parcel_dice": _mean_dice(torch.cat([1 - regions.sum(0, keepdim=True), regions]), known.regions[person]),
+        "tissue_dice": _mean_dice(tissues.argmax(0), known.tissues[person], TISSUES),
+        "parcel_dice": _mean_dice(parcels, known.regions[person], len(regions) + 1),
     }
 
 
-def _mean_dice(scores: Tensor, truth: Tensor) -> float:
-    """Mean Dice of the likeliest of scores (classes, X, Y, Z), over the classes but the first."""
-    return float(dice_scores(scores.argmax(0), truth, len(scores)).nanmean())
+def _mean_dice(predicted: Tensor, truth: Tensor, classes: int) -> float:
+    """Mean Dice of labels (X, Y, Z) over the classes but 0."""
+    return float(dice_scores(predicted, truth, classes).nanmean())

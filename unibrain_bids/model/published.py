@@ -24,7 +24,6 @@ from torch.nn import functional
 from unibrain_bids.model import frame
 from unibrain_bids.model.blocks import ConvBlock
 from unibrain_bids.model.classifier import GraphClassifier
-from unibrain_bids.model.network import RegionNetwork, describe
 from unibrain_bids.model.presets import UniBrainPreset
 from unibrain_bids.model.registration import RecursiveStage
 from unibrain_bids.model.soft_template import TISSUES, SoftTemplate
@@ -35,6 +34,8 @@ SHARPNESS = 10.0
 # Coordinates are features of a region as well; one unit is about the radius of a brain.
 _RADIUS_MM = 80.0
 _PERTURBATION = 0.01
+_EPSILON = 1e-6
+_SMALLEST_SPREAD = 1e-3
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,41 @@ class UNet(nn.Module):
         return self.head(x)
 
 
+class RegionMLP(nn.Module):
+    """Three layers, the same for every region: descriptions (batch, R, inputs) to H (batch, R, width) of unit length.
+
+    Each measure is standardised over the scan's regions first.
+    """
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.normalise = nn.LayerNorm(inputs)
+        self.mlp = nn.Sequential(
+            nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
+        )
+
+    def forward(self, description: Tensor) -> Tensor:
+        """Embed every region."""
+        spread = description.std(dim=-2, keepdim=True) + _SMALLEST_SPREAD
+        standardised = (description - description.mean(dim=-2, keepdim=True)) / spread
+        return functional.normalize(self.mlp(self.normalise(standardised)), dim=-1)
+
+
+def region_moments(regions: Tensor, features: Tensor) -> Tensor:
+    """Mean and standard deviation of features (batch, F, X, Y, Z) over soft regions (batch, R, X, Y, Z), log volume.
+
+    Returns
+    -------
+    Tensor
+        (batch, R, 2 F + 1).
+    """
+    weight, values = regions.flatten(2), features.flatten(2).transpose(1, 2)
+    volume = weight.sum(2, keepdim=True)
+    mean, square = (weight @ powers / (volume + _EPSILON) for powers in (values, values.square()))
+    spread = (square - mean.square()).clamp(min=_EPSILON).sqrt()
+    return torch.cat([mean, spread, torch.log1p(volume)], dim=2)
+
+
 class PublishedUniBrain(nn.Module):
     """Extraction, registration, segmentation, parcellation, region network and classifier.
 
@@ -145,7 +181,7 @@ class PublishedUniBrain(nn.Module):
         self.registration = RecursiveStage(preset.registration, preset.shape, preset.registration_hidden)
         self.segmentation = UNet(1, preset.segmentation, TISSUES)
         # Tissues, coordinates, and the brain's intensity.
-        self.network = RegionNetwork(TISSUES + 3, preset.region_features, preset.region_features)
+        self.network = RegionMLP(2 * (TISSUES + 4) + 1, preset.region_features)
         self.classifier: GraphClassifier | None = None
         if classes:
             noise = {"feature_noise": _PERTURBATION, "dropped_edges": _PERTURBATION}
@@ -199,7 +235,7 @@ class PublishedUniBrain(nn.Module):
         seen = _thinned(torch.cat([tissues, places, extracted], dim=1), stride)
         if not self.class_reaches:
             regions, seen = regions.detach(), seen.detach()
-        return describe(regions, seen[:, :-1], seen[:, -1:])
+        return region_moments(regions, seen)
 
     def forward(self, image: Tensor) -> PublishedOutputs:
         """Every output of heads (batch, 1, X, Y, Z), 0..1."""
@@ -210,7 +246,7 @@ class PublishedUniBrain(nn.Module):
         stages = self.register(extracted)
         template_from_grid = torch.linalg.inv(stages[-1])
         description = self.describe(extracted, torch.softmax(tissue_logits, dim=1), template_from_grid)
-        embedding = self.network.embed(description)
+        embedding = self.network(description)
         network = torch.relu(embedding @ embedding.transpose(1, 2))
         return PublishedOutputs(
             mask_logits=mask_logits,

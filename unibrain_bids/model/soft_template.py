@@ -36,10 +36,18 @@ class SoftTemplate:
     regions: Tensor
 
     @classmethod
-    def from_atlas(cls, atlas: Atlas, shape: tuple[int, int, int], spacing: float) -> SoftTemplate:
-        """The population's mean brain on a grid of `shape` voxels of `spacing` mm."""
-        tissues = tissue_probabilities(atlas.structures)
-        volumes = atlas.template, tissues, joined_regions(atlas.structures, atlas.regions)
+    def from_atlas(
+        cls, atlas: Atlas, shape: tuple[int, int, int], spacing: float, *, likeliest: bool = True
+    ) -> SoftTemplate:
+        """The population's mean brain on a grid of `shape` voxels of `spacing` mm.
+
+        With the likeliest labels of the population's atlas as its own: a template has one label at a place, and soft
+        are only the shares of labels in a voxel, and what warping makes of them. Or else with the atlas' probabilities.
+        """
+        structures, cortical = atlas.structures, atlas.regions
+        if likeliest:
+            structures, cortical = _likeliest(structures), _likeliest(cortical)
+        volumes = atlas.template, tissue_probabilities(structures), joined_regions(structures, cortical)
         image, tissues, regions = (_on_grid(volume, shape, spacing) for volume in volumes)
         tissues[:, 0] = 1 - tissues[:, 1:].sum(1)  # the grid may be wider than the atlas
         return cls(image, tissues, regions)
@@ -59,6 +67,11 @@ def tissue_probabilities(structures: Tensor) -> Tensor:
     """Tissues (batch, 4, ...) from structures (batch, 1 + structures, ...), background first."""
     tissue = tissue_of_channel()
     return torch.stack([structures[:, tissue == number].sum(1) for number in range(TISSUES)], dim=1)
+
+
+def _likeliest(probability: Tensor) -> Tensor:
+    """Ones in the likeliest channel of (1, channels, X, Y, Z), zeros in the others."""
+    return torch.zeros_like(probability).scatter_(1, probability.argmax(1, keepdim=True), 1.0)
 
 
 def _on_grid(volume: Tensor, shape: tuple[int, int, int], spacing: float) -> Tensor:

@@ -78,26 +78,26 @@ def unified_map(heads: Heads, atlas: Atlas) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Write both tables."""
+    """Write one of the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("packed/heads.npz"), help="file made by training.packing")
-    parser.add_argument("--unibrain", type=Path, required=True, help="checkpoint of a run of the experiments' preset")
+    parser.add_argument("--unibrain", type=Path, help="checkpoint of a run of the experiments' preset; else `unified`")
     parser.add_argument("--out", type=Path, default=Path("docs/experiments"))
     args = parser.parse_args()
     heads = Heads.load(args.data, torch.device("cpu"))
     with np.load(resource("population/atlas.npz")) as arrays:
         atlas = Atlas.from_arrays(arrays)
-    maps = {
-        "unibrain": (PUBLISHED_MODULES, published_map(heads, atlas, args.unibrain)),
-        "unified": (UNIFIED_MODULES, unified_map(heads, atlas)),
-    }
-    for name, (modules, norms) in maps.items():
-        rows = [
-            {"loss": loss}
-            | {module: f"{norm:.2g}" if norm else "-" for module, norm in zip(modules, values, strict=True)}
-            for loss, values in norms.items()
-        ]
-        write_rows(args.out / f"gradients_{name}.tsv", rows)
+    name: str
+    modules: tuple[str, ...]
+    if args.unibrain:
+        name, modules, norms = "unibrain", PUBLISHED_MODULES, published_map(heads, atlas, args.unibrain)
+    else:
+        name, modules, norms = "unified", UNIFIED_MODULES, unified_map(heads, atlas)
+    rows = [
+        dict(zip(("loss", *modules), (loss, *(f"{norm:.2g}" if norm else "-" for norm in values)), strict=True))
+        for loss, values in norms.items()
+    ]
+    write_rows(args.out / f"gradients_{name}.tsv", rows)
 
 
 if __name__ == "__main__":

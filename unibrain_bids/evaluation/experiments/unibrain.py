@@ -1,7 +1,8 @@
 """UniBrain's experiments, reduced: `python -m unibrain_bids.evaluation.experiments.unibrain --only joint ...`.
 
-Every run is trained anew for the same number of steps on one simulated cohort and measured on persons from label maps
-that no run has seen. A run that is finished is kept in the folder of the runs, one that was stopped goes on. Tables
+Every run starts from the same weights, those of a joint run (`start`), but for modules that are frozen, which are drawn
+anew; is trained for the same number of steps on one simulated cohort; and measured on persons from label maps that no
+run has seen. A run that is finished is kept in the folder of the runs, one that was stopped goes on. Tables
 are made from the runs that are there (`experiments.unibrain_tables`).
 """
 
@@ -9,17 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from unibrain_bids.evaluation.published import assess
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.presets import UNIBRAIN_TINY
 from unibrain_bids.model.published import PublishedUniBrain
 from unibrain_bids.model.soft_template import TISSUES, SoftTemplate
+from unibrain_bids.model.weights import average_of
 from unibrain_bids.training.cli import ATLAS
 from unibrain_bids.training.recipes.basis import EVALUATION_SEED, Heads
 from unibrain_bids.training.recipes.cohort import Cohort, KnownCohort, simulated_cohort
@@ -28,7 +32,9 @@ from unibrain_bids.training.trainer import Trainer, TrainerSettings
 
 PRESET = UNIBRAIN_TINY
 TRAINING, HELD_OUT = 96, 48
-STEPS, PEOPLE, LEARNING_RATE = 200, 2, 2e-3
+STEPS, PEOPLE, LEARNING_RATE = 150, 2, 3e-3
+# What all runs start from: the joint recipe for so many steps, at this learning rate.
+START, START_STEPS, START_RATE = "start", 200, 2e-3
 _FIRST_SEED = 5_000_000
 
 
@@ -49,7 +55,8 @@ class Run:
     switches
         Attributes of the model (`PublishedUniBrain`) that are turned off.
     template
-        "population" or "one head": the hard labels of one training person, who leaves the cohort.
+        "population"; "probabilities": the same, with the atlas' probabilities for labels; "one head": brain and labels
+        of one training person, who leaves the cohort.
     towards_affine
         What the registration learns from the tissues (`recipes.published.loss_terms`).
     seed
@@ -76,10 +83,11 @@ def _weighed(label: str, **weights: float) -> Run:
 
 
 RUNS: dict[str, Run] = {
+    START: Run("", "the start of all runs", template="probabilities"),
     "joint": Run("main", "UniBrain, joint"),
     "class-stopped": Run("main", "JERS-like: classification's gradient stopped", switches=("class_reaches",)),
-    "joint-1": Run("main", "UniBrain, joint, another seed", seed=1),
-    "class-stopped-1": Run("main", "JERS-like, another seed", switches=("class_reaches",), seed=1),
+    "joint-1": Run("main", "UniBrain, joint, another order of persons", seed=1),
+    "class-stopped-1": Run("main", "JERS-like, another order of persons", switches=("class_reaches",), seed=1),
     "no-reg": _without("Reg", "registration"),
     "no-ext": _without("Ext", "extraction"),
     "no-seg": _without("Seg", "segmentation"),
@@ -88,6 +96,7 @@ RUNS: dict[str, Run] = {
     "no-cls": _without("CLS", "classifier"),
     "stages-1": Run("stages", "M = 1", stages=1),
     "stages-3": Run("stages", "M = 3", stages=3),
+    "probabilities": Run("atlas", "the atlas' probabilities as labels", template="probabilities"),
     "one-head": Run("atlas", "one person's hard labels as template", template="one head"),
     "tissues-cross-entropy": Run("affine", "by the cross-entropy itself", towards_affine="cross-entropy"),
     "tissues-dice": Run("affine", "by the soft Dice", towards_affine="dice"),
@@ -104,12 +113,16 @@ class Material:
     training: KnownCohort
     held_out: KnownCohort
     template: SoftTemplate
+    probabilities: SoftTemplate
 
 
 def load_material(data: Path, folder: Path) -> Material:
     """Simulate both cohorts, or read those simulated before."""
     with np.load(ATLAS) as arrays:
-        template = SoftTemplate.from_atlas(Atlas.from_arrays(arrays), PRESET.shape, PRESET.spacing)
+        atlas = Atlas.from_arrays(arrays)
+    template, probabilities = (
+        SoftTemplate.from_atlas(atlas, PRESET.shape, PRESET.spacing, likeliest=likeliest) for likeliest in (True, False)
+    )
     path = folder / "cohorts.pt"
     if not path.exists():
         heads = Heads.load(data, torch.device("cpu"))
@@ -125,7 +138,7 @@ def load_material(data: Path, folder: Path) -> Material:
         torch.save({name: asdict(cohort) for name, cohort in known.items()}, path)
     stored = torch.load(path, weights_only=True)
     cohorts = {name: KnownCohort(**{**s, "given": Cohort(**s["given"])}) for name, s in stored.items()}
-    return Material(cohorts["training"], cohorts["held_out"], template)
+    return Material(cohorts["training"], cohorts["held_out"], template, probabilities)
 
 
 def template_of_person(known: KnownCohort, person: int) -> SoftTemplate:
@@ -139,7 +152,9 @@ def template_of_person(known: KnownCohort, person: int) -> SoftTemplate:
 def recipe_of(run: Run, material: Material) -> PublishedRecipe:
     """The recipe of a run, its weights drawn from the run's seed."""
     given, template = material.training.given, material.template
-    if run.template == "one head":
+    if run.template == "probabilities":
+        template = material.probabilities
+    elif run.template == "one head":
         template = template_of_person(material.training, 0)
         given = Cohort(given.images[1:], given.masks[1:], given.classes[1:])
     torch.manual_seed(run.seed)
@@ -152,20 +167,28 @@ def recipe_of(run: Run, material: Material) -> PublishedRecipe:
     return recipe
 
 
-def carry_out(name: str, material: Material, folder: Path, *, steps: int = STEPS) -> None:
+def carry_out(name: str, material: Material, folder: Path) -> None:
     """Train a run, or go on with it, and write its figures to `<folder>/<name>.json`."""
-    run = RUNS[name]
+    run, starting = RUNS[name], name == START
     recipe = recipe_of(run, material)
+    if not starting:
+        start_from(recipe.model, average_of(folder / START / "checkpoint.pt"), run.frozen)
+    steps, rate = (START_STEPS, START_RATE) if starting else (STEPS, LEARNING_RATE)
     settings = TrainerSettings(
-        minutes=600, learning_rate=LEARNING_RATE, warmup=20, ema=0.98, anneal=steps, evaluate_every=steps + 1,
-        seed=run.seed,
-    )  # fmt: skip
+        minutes=600, learning_rate=rate, warmup=20, ema=0.98, anneal=steps, evaluate_every=steps + 1, seed=run.seed
+    )
     trainer = Trainer(recipe, folder / name, settings, torch.device("cpu"))
     trainer.run()
     recipe.model.load_state_dict(trainer.average)
     assert isinstance(recipe.model, PublishedUniBrain)
     people = {key: values.tolist() for key, values in asdict(assess(recipe.model, material.held_out)).items()}
     (folder / f"{name}.json").write_text(json.dumps({"steps": steps, "people": people}) + "\n")
+
+
+def start_from(model: nn.Module, weights: Mapping[str, Tensor], drawn: Collection[str]) -> None:
+    """Take over weights, but for those of some modules."""
+    kept = {name: tensor for name, tensor in weights.items() if name.partition(".")[0] not in drawn}
+    model.load_state_dict(kept, strict=False)
 
 
 def main() -> None:
@@ -177,7 +200,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     material = load_material(args.data, args.out)
-    for name in args.only:
+    for name in dict.fromkeys((START, *args.only)):
         if not (args.out / f"{name}.json").exists():
             print(f"run {name}: {RUNS[name].label}", flush=True)
             carry_out(name, material, args.out)

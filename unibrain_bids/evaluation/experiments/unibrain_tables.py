@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unibrain_bids.evaluation.experiments.results import Row, as_markdown, read_rows, write_rows
-from unibrain_bids.evaluation.experiments.unibrain import HELD_OUT, LEARNING_RATE, PEOPLE, PRESET, RUNS, STEPS, TRAINING
+from unibrain_bids.evaluation.experiments.unibrain import (
+    HELD_OUT,
+    LEARNING_RATE,
+    PEOPLE,
+    PRESET,
+    RUNS,
+    START_STEPS,
+    STEPS,
+    TRAINING,
+)
 from unibrain_bids.evaluation.published import area_under_curve
 
 JOINT = "joint"
@@ -32,14 +41,16 @@ Figures = Mapping[str, NDArray[np.float64]]
 
 INTRODUCTION = f"""# UniBrain's experiments
 
-Made by `python -m unibrain_bids.evaluation.experiments.unibrain`, `.unibrain_baselines`, `.gradients` and
-`.unibrain_tables`. **Reduced to what one slow processor thread can do**: {TRAINING} simulated persons of label maps
-1-12 to learn from (brain masks, the population's mean brain with its labels as the one template, a class for each);
-{HELD_OUT} persons of label maps 13-16 to measure on, half of each with wider ventricles; the preset `{PRESET.name}`,
-{" x ".join(map(str, PRESET.shape))} voxels of {PRESET.spacing:g} mm; {STEPS} steps of {PEOPLE} persons for every run,
-learning rate {LEARNING_RATE:g} falling to zero. The paper's figures are of 96 x 96 x 96 voxels, real heads and 1000
-epochs: orderings may be compared, heights may not. CSF is that of the ventricles. Where rows differ by less than
-their seeds or intervals do, nothing can be said.
+Made by `python -m unibrain_bids.evaluation.experiments.unibrain`, `.unibrain_baselines`, `.unibrain_networks`,
+`.gradients` and `.unibrain_tables`. **Reduced to what one slow processor thread can do**: {TRAINING} simulated persons
+of label maps 1-12 to learn from (brain masks, the population's mean brain with its labels as the one template, a class
+for each); {HELD_OUT} persons of label maps 13-16 to measure on, half of each with wider ventricles; the preset
+`{PRESET.name}`, {" x ".join(map(str, PRESET.shape))} voxels of {PRESET.spacing:g} mm. All runs start from the same
+weights ({START_STEPS} steps of the joint recipe, the atlas' probabilities for labels), but for modules that are frozen,
+which are drawn anew, and take {STEPS} steps of {PEOPLE} persons, the learning rate falling from {LEARNING_RATE:g} to 0.
+
+The paper's figures are of 96 x 96 x 96 voxels, real heads and 1000 epochs: orderings may be compared, heights may not.
+CSF is that of the ventricles. Where rows differ by less than their seeds or intervals do, nothing can be said.
 """
 
 TITLES = {
@@ -60,6 +71,26 @@ NOTES = {
     "laid on the head as they are.",
     "stages": "", "weights": "The paper's: alpha 1 (mask), beta 0.1 (similarity), gamma 1 (tissues).", "atlas": "",
 }  # fmt: skip
+
+
+# Tables that other commands write.
+FURTHER = {
+    "unibrain_networks": (
+        "Learned matrices of the two groups",
+        "*Apart* is the mean absolute difference between the groups' mean edges, beside that of groups drawn at random "
+        "from the same held-out persons.\n\n![Mean networks and their difference](unibrain-networks.png)",
+    ),
+    "gradients_unibrain": (
+        "Which loss reaches which module: `unibrain`",
+        'Norm of the gradient of each term, before its weight, in the weights of each module of the joint run; "-" is '
+        "exactly zero. The published code's classification reaches the last two modules alone.",
+    ),
+    "gradients_unified": (
+        "Which loss reaches which module: `unified`",
+        "The same for the shipped model on one scan. NPP's terms are *gain*, *variation* and *reconstruction*; the "
+        "classifier is drawn at random, because none is shipped.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -137,10 +168,9 @@ def main() -> None:
             text.append(f"Tissue Dice of the joint recipe less that of plainly propagated labels:\n\n{lines}\n")
         if missing := [RUNS[name].label for name in names if name not in found]:
             text.append(f"Not run: {'; '.join(missing)}.\n")
-    for name in ("unibrain", "unified"):
-        path = args.out / f"gradients_{name}.tsv"
-        if path.exists():
-            text.append(f"## Which loss reaches which module: `{name}`\n\n{as_markdown(read_rows(path))}\n")
+    for stem, (title, note) in FURTHER.items():
+        path = args.out / f"{stem}.tsv"
+        text.append(f"## {title}\n\n{note}\n\n{as_markdown(read_rows(path))}\n" if path.exists() else "")
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "unibrain.md").write_text("\n".join(text))
 
