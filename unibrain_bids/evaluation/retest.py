@@ -84,8 +84,8 @@ def document(rows: Sequence[Mapping[str, float | str]], facts: str) -> str:
         "",
         "Made by `python -m unibrain_bids.evaluation.retest`: the coefficient of variation in per cent of every volume "
         "between two scans of one head, the root mean square over persons. Simulated persons are scanned again with "
-        "contrast, noise, bias, resolution and position drawn anew (2 mm voxels); real heads of ds000011 are changed in one way "
-        "(`unibrain_bids/evaluation/perturbations.py`). For comparison: FastSurfer and SynthSeg vary by 7-8 % in small "
+        "contrast, noise, bias, resolution and position drawn anew (2 mm voxels); real heads of ds000011 are changed in "
+        "one way (`unibrain_bids/evaluation/perturbations.py`). For comparison: FastSurfer and SynthSeg vary by 7-8 % in small "
         "structures between scans of one person.",
         "",
         facts,
@@ -121,7 +121,7 @@ def _write(measured: Volumes, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
-    from unibrain_bids.inference import load_model
+    from unibrain_bids.inference.loading import load_model
 
     parser = argparse.ArgumentParser(prog="python -m unibrain_bids.evaluation.retest", description=__doc__)
     parser.add_argument("--packed", type=Path, default=Path("packed/heads_dk.npz"), help="file of training.packing")
