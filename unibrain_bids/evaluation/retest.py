@@ -85,8 +85,8 @@ def document(rows: Sequence[Mapping[str, float | str]], facts: str) -> str:
         "Made by `python -m unibrain_bids.evaluation.retest`: the coefficient of variation in per cent of every volume "
         "between two scans of one head, the root mean square over persons. Simulated persons (2 mm voxels) are scanned "
         "again with contrast, noise, bias, resolution and position drawn anew; real heads of ds000011 are changed in "
-        "one way (`unibrain_bids/evaluation/perturbations.py`). For comparison: FastSurfer and SynthSeg vary by 7-8 % in "
-        "small structures between scans of one person.",
+        "one way (`unibrain_bids/evaluation/perturbations.py`). For comparison: FastSurfer and SynthSeg vary by 7-8 % "
+        "in small structures between scans of one person.",
         "",
         facts,
         "",
