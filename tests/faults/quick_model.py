@@ -74,8 +74,8 @@ def predict(path: str, **_: Any) -> Prediction:
 
 
 room.predict = predict  # type: ignore[assignment]
-room.load_model = lambda device: None  # type: ignore[assignment,return-value]
-room.frame_from_space = lambda space, device: np.eye(4)  # type: ignore[attr-defined]
+room.load_model = lambda **_: None  # type: ignore[assignment,return-value]
+room.frame_from_space = lambda space, **_: np.eye(4)  # type: ignore[attr-defined]
 multiproc.PRELOADED.append("quick_model")  # the workers are forked from a process that imports this
 
 if __name__ == "__main__":

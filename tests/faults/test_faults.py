@@ -67,6 +67,13 @@ def test_killed_at_once(dataset: Dataset):
     assert dataset.record()["Scans"]["CompleteBefore"] == ["sub-01"]
 
 
+def test_first_failure_stops_the_run_if_asked_for(dataset: Dataset):
+    code, said = dataset.run("-w", str(dataset.work), "--stop-on-first-crash", *ONE, fault="memory:sub-02")
+    assert code == ExitCode.SCANS_FAILED
+    assert "FAILED sub-02: " in said and "FAILED sub-03: not done" in said, said
+    dataset.check_whole(["sub-01"])
+
+
 def test_killed_worker(dataset: Dataset):
     code, said = dataset.run("-w", str(dataset.work), *TWO, fault="kill:sub-02")
     assert code == ExitCode.WORKER_KILLED

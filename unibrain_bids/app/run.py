@@ -31,6 +31,8 @@ from unibrain_bids.workflows.processing import DEFAULT_MODEL
 
 logger = logging.getLogger(__name__)
 
+_STOPPED = "not done: the run stopped at another scan's failure (--stop-on-first-crash)."
+
 
 def run(settings: Settings, check: Callable[[], None]) -> ExitCode:
     """Process the scans that `settings` ask for.
@@ -152,6 +154,7 @@ def _execute(
                     logger.debug("The workflow ended with an error", exc_info=True)
                     trouble = explain(type(error).__name__, str(error))
                     if settings.stop_on_first_crash:
+                        trouble = (_STOPPED, ExitCode.SCANS_FAILED) if any(read_crashes(log_dir)) else trouble
                         break
         except KeyboardInterrupt:
             trouble = (INTERRUPTED, ExitCode.INTERRUPTED)
