@@ -65,12 +65,20 @@ def test_ten_convolutions_of_the_published_widths() -> None:
 
 
 def test_soft_template_on_another_grid_keeps_volumes(atlas: Atlas) -> None:
-    coarse = SoftTemplate.from_atlas(atlas, (40, 48, 40), 4.0)
+    coarse = SoftTemplate.from_atlas(atlas, (40, 48, 40), 4.0, likeliest=False)
     volumes = tissue_probabilities(atlas.structures), joined_regions(atlas.structures, atlas.regions)
     for fine, found in zip(volumes, (coarse.tissues, coarse.regions), strict=True):
         torch.testing.assert_close(found.sum((0, 2, 3, 4)) * 64, fine.sum((0, 2, 3, 4)) * 8, rtol=0.05, atol=100.0)
     assert torch.allclose(coarse.tissues.sum(1), torch.ones(1), atol=1e-5)
     assert tissue_of_channel()[[1 + frame.STRUCTURES.index(n) for n in (2, 3, 4)]].tolist() == [2, 1, 3]
+
+
+def test_a_template_has_one_label_at_a_place(atlas: Atlas) -> None:
+    template = SoftTemplate.from_atlas(atlas, (40, 48, 40), 4.0)
+    assert torch.allclose(template.tissues.sum(1), torch.ones(1), atol=1e-5)
+    assert (template.tissues[0, 1:].amax(0) > 0.9).float().mean() > 0.1
+    grey = template.tissues[0, 1]
+    torch.testing.assert_close(template.regions[0].sum(0), grey, atol=1e-4, rtol=0)
 
 
 def test_stages_compose_and_one_sampling_gives_the_aligned_brain(atlas: Atlas) -> None:
