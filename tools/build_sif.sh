@@ -2,7 +2,9 @@
 # Build the Apptainer image from the image of build_image.sh, and run it as clusters do, on the dataset that
 # check_image.sh has made; what it writes must be what the other ways write.
 #
-#   [WORK=...] [IMAGE=...] tools/build_sif.sh
+#   [WORK=...] [IMAGE=...] [SQUASH="-comp gzip"] tools/build_sif.sh
+#
+# SQUASH is for mksquashfs: by default zstd, some times faster than gzip and as small, which Linux reads since 4.14.
 #
 # Apptainer is not in every Debian: it runs in a folder with a Debian unstable, as the user 1000 of that.
 
@@ -10,6 +12,7 @@
 ensure debootstrap:debootstrap buildah:buildah
 SYSTEM="$WORK/apptainer"
 PLACE="$WORK/sif"
+SQUASH=${SQUASH:--comp zstd -Xcompression-level 3 -mem 1G}
 RUN=(apptainer run --cleanenv --containall --no-home --net --network none)
 
 make_system() {
@@ -34,8 +37,10 @@ in_system() {
         mknod -m 666 "$system/run/fuse" c 10 229  # the one of the machine may be for root alone
         [ ! -e /dev/fuse ] || mount --bind "$system/run/fuse" "$system/dev/fuse"
         mount --bind "$place" "$system/mnt"
-        touch "$system/etc/resolv.conf"
-        mount --bind /etc/resolv.conf "$system/etc/resolv.conf"
+        for file in /etc/hosts /etc/resolv.conf; do  # Apptainer copies both into the image
+            touch "$system$file"
+            mount --bind "$file" "$system$file"
+        done
         mkdir -p "$system/.old"
         cd "$system"
         pivot_root . .old
@@ -52,8 +57,8 @@ began=$SECONDS
 buildah "${STORAGE[@]}" push --quiet "$IMAGE" "docker-archive:$PLACE/unibrain-bids.tar:$IMAGE"
 cp Singularity.def "$PLACE"
 chown -R 1000:1000 "$PLACE"
-in_system apptainer --quiet build --fakeroot --mksquashfs-args "-Xcompression-level 5 -mem 1G" \
-    unibrain-bids.sif Singularity.def
+in_system apptainer build --fakeroot --mksquashfs-args "$SQUASH" unibrain-bids.sif Singularity.def \
+    >"$WORK/logs/sif.log" 2>&1 || { tail -30 "$WORK/logs/sif.log"; exit 1; }
 rm "$PLACE/unibrain-bids.tar"
 say "Built in $((SECONDS - began)) s; $(du -h "$PLACE/unibrain-bids.sif" | cut -f 1)."
 in_system apptainer run-help unibrain-bids.sif

@@ -7,12 +7,9 @@ run has left undone is what the next one does.
 from __future__ import annotations
 
 import filecmp
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +18,7 @@ import pytest
 from unibrain_bids import demo
 from unibrain_bids.errors import ExitCode
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("SLURM_CONF" not in os.environ or not shutil.which("sbatch"), reason="`make slurm` runs this"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 SCANS = tuple(demo.DemoScan(f"{number:02}", "1", 100 + number) for number in (1, 2))
 OPTIONS = ("--device", "cpu", "--skip-bids-validation", "--output-spaces", "T1w", "--tasks", "mask", "--no-report")
@@ -71,38 +65,8 @@ def by_array(folder, heads, environment, root):
     return start
 
 
-def slurm(*words):
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
-
-
-def jobs():
-    """Return state and number of all jobs in the queue, by name (of arrays: by number of the task)."""
-    lines = slurm("squeue", "--noheader", "--array", "--format=%j|%K|%T|%i").splitlines()
-    rows = [line.split("|") for line in lines]
-    return {(name if task == "N/A" else task): (state, number) for name, task, state, number in rows}
-
-
-def running(wanted):
-    """Wait until a job runs; return its number."""
-    for _ in range(1200):
-        state, number = jobs().get(wanted, ("", ""))
-        if state == "RUNNING":
-            return number
-        time.sleep(0.25)
-    raise AssertionError(f"{wanted} does not run; there are {jobs()}")
-
-
 def predict_of(scan):
     return f"unibrain_wf.sub-{scan.participant}_ses-{scan.session}_wf.predict"
-
-
-def requeue(number):
-    slurm("scontrol", "requeue", number)
-    for _ in range(100):
-        if slurm("squeue", "--noheader", "--format=%T", f"--jobs={number}").strip() == "PENDING":
-            break
-        time.sleep(0.25)
-    slurm("scontrol", "update", f"JobId={number}", "StartTime=now")  # or Slurm waits for two minutes
 
 
 def derivatives(out):
@@ -118,10 +82,10 @@ def leftovers(out):
     return list(Path(out).glob(".unibrain-tmp/*"))
 
 
-def test_plugin_with_a_killed_and_a_requeued_job(by_plugin, folder):
+def test_plugin_with_a_killed_and_a_requeued_job(by_plugin, folder, cluster):
     run = by_plugin("plugin")
-    slurm("scancel", running(predict_of(SCANS[0])))
-    requeue(running(predict_of(SCANS[1])))
+    cluster.cancel(predict_of(SCANS[0]))
+    cluster.requeue(predict_of(SCANS[1]))
     assert run.wait() == ExitCode.WORKER_KILLED
     log = (folder / "log").read_text()
     assert "2 scan(s): 1 done, 1 failed" in log
@@ -142,23 +106,19 @@ def test_plugin_with_too_little_memory(by_plugin, folder):
     assert not derivatives(folder / "short")
 
 
-def test_interrupted_plugin_leaves_no_jobs_behind(by_plugin, folder):
+def test_interrupted_plugin_leaves_no_jobs_behind(by_plugin, folder, cluster):
     run = by_plugin("interrupted", "--participant-label", "01")
-    running(predict_of(SCANS[0]))
+    cluster.becomes(predict_of(SCANS[0]), "RUNNING")
     run.send_signal(signal.SIGTERM)
     assert run.wait() == ExitCode.INTERRUPTED
-    for _ in range(100):
-        if not jobs():
-            break
-        time.sleep(0.25)
-    assert not jobs()
+    cluster.empty()
     assert not derivatives(folder / "interrupted")
 
 
-def test_array_with_a_killed_and_a_requeued_task(by_array, folder):
+def test_array_with_a_killed_and_a_requeued_task(by_array, folder, cluster):
     run = by_array("array", "1-2")
-    slurm("scancel", running("1"))
-    requeue(running("2"))
+    cluster.cancel("1")
+    cluster.requeue("2")
     assert run.wait() != 0
     assert masks(folder / "array") == ["02"]
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import subprocess
 import threading
-import time
 from collections import defaultdict
 
 import pytest
@@ -19,10 +16,7 @@ from nipype import Function, Node, Workflow
 
 from unibrain_bids.workflows.slurm import SafeSlurmPlugin
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("SLURM_CONF" not in os.environ or not shutil.which("sbatch"), reason="`make slurm` runs this"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 FOREVER = 3600
 
@@ -64,46 +58,33 @@ def plugin(statuses=None, **arguments):
     return SafeSlurmPlugin({"sbatch_args": "--mem=400M", "poll": 1, "status_callback": note, **arguments})
 
 
-def slurm(*words):
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+@pytest.fixture
+def meanwhile():
+    """Return a function that starts another beside the test, which ends after it."""
+    started = []
+
+    def start(function):
+        started.append(threading.Thread(target=function, daemon=True))
+        started[-1].start()
+
+    yield start
+    for thread in started:
+        thread.join()
 
 
-def running(name):
-    """Wait until a job runs; return its number."""
-    for _ in range(2400):
-        for line in slurm("squeue", "--noheader", "--format=%i %j %T").splitlines():
-            number, job, state = line.split()
-            if (job, state) == (f"root.{name}", "RUNNING"):
-                return number
-        time.sleep(0.25)
-    raise AssertionError(f"{name} does not run")
+def test_what_is_killed_fails_and_what_is_requeued_is_waited_for(workflow, tmp_path, cluster, meanwhile):
+    def interfere():
+        cluster.cancel("root.killed")
+        cluster.requeue("root.requeued")
 
-
-def requeue(number):
-    slurm("scontrol", "requeue", number)
-    for _ in range(100):
-        if slurm("squeue", "--noheader", "--format=%T", f"--jobs={number}").strip() == "PENDING":
-            break
-        time.sleep(0.25)
-    slurm("scontrol", "update", f"JobId={number}", "StartTime=now")  # or Slurm waits for two minutes
-
-
-def interfere():
-    slurm("scancel", running("killed"))
-    requeue(running("requeued"))
-
-
-def test_what_is_killed_fails_and_what_is_requeued_is_waited_for(workflow, tmp_path):
     chain(workflow, "killed", FOREVER)
     chain(workflow, "requeued", 5)
     chain(workflow, "greedy", FOREVER, megabytes=800)
     chain(workflow, "plain")
     statuses = defaultdict(set)
-    meddler = threading.Thread(target=interfere, daemon=True)
-    meddler.start()
+    meanwhile(interfere)
     with pytest.raises(RuntimeError):
         workflow.run(plugin(statuses))
-    meddler.join()
     assert statuses["exception"] == {"killed", "greedy"}
     assert statuses["end"] == {"requeued", "after_requeued", "plain", "after_plain"}
     crashes = [path.read_text() for path in (tmp_path / "crashes").glob("crash-*.txt")]
@@ -122,23 +103,16 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_interruption_cancels_the_jobs(workflow):
-    chain(workflow, "killed", FOREVER)
-
+def test_interruption_cancels_the_jobs(workflow, cluster, meanwhile):
     def interrupt():
-        running("killed")
+        cluster.becomes("root.killed", "RUNNING")
         os.kill(os.getpid(), signal.SIGINT)
 
-    meddler = threading.Thread(target=interrupt, daemon=True)
-    meddler.start()
+    chain(workflow, "killed", FOREVER)
+    meanwhile(interrupt)
     with pytest.raises(KeyboardInterrupt):
         workflow.run(plugin())
-    meddler.join()
-    for _ in range(100):
-        if "root.killed" not in slurm("squeue", "--noheader", "--format=%j"):
-            break
-        time.sleep(0.25)
-    assert "root.killed" not in slurm("squeue", "--noheader", "--format=%j")
+    cluster.empty()
 
 
 def test_refused_job_is_an_error_of_its_node(workflow, tmp_path):
