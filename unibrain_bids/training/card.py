@@ -38,6 +38,9 @@ def facts(weights: Path) -> str:
     runs = json.loads(metadata["runs"])
     trained = [metadata["preset"]] if "preset" in metadata else ["first-look", "aligner", "unified", "network"]
     recipes = ", ".join(f"`{name}`" for name in trained) + " of `unibrain_bids/training/recipes/`"
+    elsewhere = "Figures on real heads: `docs/accuracy.md`."
+    if "preset" in metadata:
+        elsewhere = "Figures on simulated scans beside the unified model: `docs/experiments.md`. None on real heads."
     rows = [
         f"| {name} | {run['steps']} | {', '.join(f'{key} {value:.3g}' for key, value in run['held_out'].items())} |"
         for name, run in runs.items()
@@ -64,7 +67,7 @@ Figures on simulated scans of the held-out label maps 13-16, at the end of each 
 |---|---|---|
 {chr(10).join(rows)}
 
-Figures on real heads: `docs/accuracy.md`.
+{elsewhere}
 
 """
 
