@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from unibrain_bids.classification.cohort import Cohort
 from unibrain_bids.errors import UsageError
 
-__all__ = ["Split", "balances_sites", "check_size", "inner_splits", "outer_splits", "site_splits"]
+__all__ = ["INNER_FOLDS", "Split", "balances_sites", "check_size", "inner_splits", "outer_splits", "site_splits"]
 
+INNER_FOLDS = 3
 MOST_SITE_FOLDS = 10
+_RANGES = 5  # of a target of numbers, that each fold has its part of
 
 
 @dataclass(frozen=True)
@@ -25,21 +28,22 @@ class Split:
 
 
 def check_size(cohort: Cohort, folds: int) -> None:
-    """See to it that every fold can hold a participant of each class.
+    """See to it that every fold, and every inner fold of what it leaves, can hold a participant of each class.
 
     Raises
     ------
     UsageError
         There are fewer participants (of a class) than folds.
     """
+    needed = max(folds, math.ceil(INNER_FOLDS * folds / (folds - 1)))
     target = cohort.of_participants(cohort.target)
     groups = {"": len(target)} if cohort.classes is None else {
         f" of class {name}": int((target == k).sum()) for k, name in enumerate(cohort.classes)
     }  # fmt: skip
     for name, count in groups.items():
-        if count < folds:
+        if count < needed:
             raise UsageError(
-                f"Only {count} participant(s){name} can be used, for {folds} folds of cross-validation.",
+                f"Only {count} participant(s){name} can be used; {folds} folds of cross-validation need {needed}.",
                 "More participants with derivatives and a value in that column are needed.",
             )
 
@@ -80,22 +84,23 @@ def _stratified(cohort: Cohort, folds: int, seed: int) -> Iterator[Split]:
 
 def balances_sites(cohort: Cohort, folds: int) -> bool:
     """Tell whether folds can have a part of each class (or range) of each site: at least one scan."""
-    return cohort.sites is not None and int(np.bincount(_by_site(cohort, cohort.sites)).min()) >= folds
+    return cohort.sites is not None and int(np.bincount(_by_site(cohort, cohort.sites, folds)).min()) >= folds
 
 
 def _strata(cohort: Cohort, folds: int) -> NDArray[np.intp]:
-    """Class, or fifth of the target, of each scan; together with its site where that leaves enough in each."""
+    """Class, or range of the target, of each scan; together with its site where that leaves enough in each."""
     if cohort.sites is not None and balances_sites(cohort, folds):
-        return _by_site(cohort, cohort.sites)
-    return _kind(cohort)
+        return _by_site(cohort, cohort.sites, folds)
+    return _kind(cohort, folds)
 
 
-def _kind(cohort: Cohort) -> NDArray[np.intp]:
+def _kind(cohort: Cohort, folds: int) -> NDArray[np.intp]:
     if cohort.classes is None:
-        return np.searchsorted(np.quantile(cohort.target, [0.2, 0.4, 0.6, 0.8]), cohort.target)
+        ranges = max(1, min(_RANGES, len(set(cohort.participants)) // folds))
+        return np.searchsorted(np.quantile(cohort.target, np.arange(1, ranges) / ranges), cohort.target)
     return cohort.target.astype(np.intp)
 
 
-def _by_site(cohort: Cohort, sites: NDArray[np.str_]) -> NDArray[np.intp]:
-    kind, place = _kind(cohort), np.unique(sites, return_inverse=True)[1]
+def _by_site(cohort: Cohort, sites: NDArray[np.str_], folds: int) -> NDArray[np.intp]:
+    kind, place = _kind(cohort, folds), np.unique(sites, return_inverse=True)[1]
     return np.unique(kind + (kind.max() + 1) * place, return_inverse=True)[1]

@@ -12,11 +12,11 @@ from unibrain_bids.classification.card import FROM_TABLES, new_card
 from unibrain_bids.classification.cohort import Cohort
 from unibrain_bids.classification.head import Head
 from unibrain_bids.classification.novelty import Novelty
+from unibrain_bids.classification.splits import INNER_FOLDS
 from unibrain_bids.classification.validation import (
     CANDIDATES,
     FOLDS,
     HEAD,
-    INNER_FOLDS,
     Candidate,
     Validation,
     choose,

@@ -26,6 +26,7 @@ from unibrain_bids.classification.scores import (
     youden_threshold,
 )
 from unibrain_bids.classification.splits import (
+    INNER_FOLDS,
     Split,
     balances_sites,
     check_size,
@@ -38,7 +39,7 @@ __all__ = ["CANDIDATES", "FOLDS", "HEAD", "Chosen", "Result", "Validation", "cho
 
 Array = NDArray[np.float64]
 
-FOLDS, INNER_FOLDS = 5, 3
+FOLDS = 5
 HEAD, BASELINE = "head", "covariates"
 SMALL_COHORT, REPEATS = 200, 2
 
