@@ -32,9 +32,9 @@ from unibrain_bids.training.trainer import Trainer, TrainerSettings
 
 PRESET = UNIBRAIN_TINY
 TRAINING, HELD_OUT = 96, 48
-STEPS, PEOPLE, LEARNING_RATE = 150, 2, 3e-3
-# What all runs start from: the joint recipe for so many steps, at this learning rate.
-START, START_STEPS, START_RATE = "start", 200, 2e-3
+STEPS, PEOPLE, LEARNING_RATE = 80, 2, 3e-3
+# What all runs start from: the joint recipe, all tissues alike, one after the other; steps and learning rate.
+STARTS = {"start": (200, 2e-3), "start-2": (150, 3e-3)}
 _FIRST_SEED = 5_000_000
 
 
@@ -57,6 +57,8 @@ class Run:
     template
         "population"; "probabilities": the same, with the atlas' probabilities for labels; "one head": brain and labels
         of one training person, who leaves the cohort.
+    weigh_tissues
+        Whether rare tissues count more.
     towards_affine
         What the registration learns from the tissues (`recipes.published.loss_terms`).
     seed
@@ -70,6 +72,7 @@ class Run:
     frozen: tuple[str, ...] = ()
     switches: tuple[str, ...] = ()
     template: str = "population"
+    weigh_tissues: bool = True
     towards_affine: Towards = "nothing"
     seed: int = 0
 
@@ -83,7 +86,8 @@ def _weighed(label: str, **weights: float) -> Run:
 
 
 RUNS: dict[str, Run] = {
-    START: Run("", "the start of all runs", template="probabilities"),
+    "start": Run("start", "with the atlas' probabilities", template="probabilities", weigh_tissues=False),
+    "start-2": Run("start", "with the template's labels", weigh_tissues=False),
     "joint": Run("main", "UniBrain, joint"),
     "class-stopped": Run("main", "JERS-like: classification's gradient stopped", switches=("class_reaches",)),
     "joint-1": Run("main", "UniBrain, joint, another order of persons", seed=1),
@@ -160,7 +164,8 @@ def recipe_of(run: Run, material: Material) -> PublishedRecipe:
     torch.manual_seed(run.seed)
     recipe = PublishedRecipe(
         given, material.held_out, template, replace(PRESET, stages=run.stages),
-        weights=run.weights, people=PEOPLE, frozen=run.frozen, towards_affine=run.towards_affine,
+        weights=run.weights, people=PEOPLE, frozen=run.frozen, weigh_tissues=run.weigh_tissues,
+        towards_affine=run.towards_affine,
     )  # fmt: skip
     for switch in run.switches:
         setattr(recipe.model, switch, False)
@@ -169,11 +174,12 @@ def recipe_of(run: Run, material: Material) -> PublishedRecipe:
 
 def carry_out(name: str, material: Material, folder: Path) -> None:
     """Train a run, or go on with it, and write its figures to `<folder>/<name>.json`."""
-    run, starting = RUNS[name], name == START
+    run = RUNS[name]
     recipe = recipe_of(run, material)
-    if not starting:
-        start_from(recipe.model, average_of(folder / START / "checkpoint.pt"), run.frozen)
-    steps, rate = (START_STEPS, START_RATE) if starting else (STEPS, LEARNING_RATE)
+    before = [start for start in STARTS if name not in STARTS or start < name]
+    if before:
+        start_from(recipe.model, average_of(folder / before[-1] / "checkpoint.pt"), run.frozen)
+    steps, rate = STARTS.get(name, (STEPS, LEARNING_RATE))
     settings = TrainerSettings(
         minutes=600, learning_rate=rate, warmup=20, ema=0.98, anneal=steps, evaluate_every=steps + 1, seed=run.seed
     )
@@ -200,7 +206,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     material = load_material(args.data, args.out)
-    for name in dict.fromkeys((START, *args.only)):
+    for name in dict.fromkeys((*STARTS, *args.only)):
         if not (args.out / f"{name}.json").exists():
             print(f"run {name}: {RUNS[name].label}", flush=True)
             carry_out(name, material, args.out)

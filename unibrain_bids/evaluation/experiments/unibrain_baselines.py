@@ -2,7 +2,7 @@
 
     python -m unibrain_bids.evaluation.experiments.unibrain_baselines --data packed/heads.npz
 
-Reads the cohorts of `experiments.unibrain`, and its run `joint`, whose frozen networks describe regions and align
+Reads the cohorts of `experiments.unibrain`, and its run `start-2`, whose frozen networks describe regions and align
 brains for the classifiers that are trained afterwards.
 """
 
@@ -31,7 +31,7 @@ from unibrain_bids.model.weights import average_of
 from unibrain_bids.training import objectives
 from unibrain_bids.training.recipes.cohort import Cohort, KnownCohort
 
-FROZEN = "joint"
+FROZEN = "start-2"
 _NEIGHBOURS = 10
 _AFFINE_STEPS, _AFFINE_RATE = 60, 0.02
 _GRAPH_STEPS, _GRAPH_RATE = 200, 3e-3

@@ -24,7 +24,7 @@ from unibrain_bids.evaluation.experiments.unibrain import (
     PEOPLE,
     PRESET,
     RUNS,
-    START_STEPS,
+    STARTS,
     STEPS,
     TRAINING,
 )
@@ -39,6 +39,7 @@ _COLUMNS = {
 
 Figures = Mapping[str, NDArray[np.float64]]
 
+_STARTED = ", then ".join(f"{steps} steps {RUNS[name].label}" for name, (steps, _) in STARTS.items())
 INTRODUCTION = f"""# UniBrain's experiments
 
 Made by `python -m unibrain_bids.evaluation.experiments.unibrain`, `.unibrain_baselines`, `.unibrain_networks`,
@@ -46,8 +47,9 @@ Made by `python -m unibrain_bids.evaluation.experiments.unibrain`, `.unibrain_ba
 of label maps 1-12 to learn from (brain masks, the population's mean brain with its labels as the one template, a class
 for each); {HELD_OUT} persons of label maps 13-16 to measure on, half of each with wider ventricles; the preset
 `{PRESET.name}`, {" x ".join(map(str, PRESET.shape))} voxels of {PRESET.spacing:g} mm. All runs start from the same
-weights ({START_STEPS} steps of the joint recipe, the atlas' probabilities for labels), but for modules that are frozen,
-which are drawn anew, and take {STEPS} steps of {PEOPLE} persons, the learning rate falling from {LEARNING_RATE:g} to 0.
+weights (the joint recipe, all tissues alike: {_STARTED}), but for modules that
+are frozen, which are drawn anew, and take {STEPS} steps of {PEOPLE} persons, the learning rate falling from
+{LEARNING_RATE:g} to 0.
 
 The paper's figures are of 96 x 96 x 96 voxels, real heads and 1000 epochs: orderings may be compared, heights may not.
 CSF is that of the ventricles. Where rows differ by less than their seeds or intervals do, nothing can be said.
@@ -88,7 +90,8 @@ FURTHER = {
     "gradients_unified": (
         "Which loss reaches which module: `unified`",
         "The same for the shipped model on one scan. NPP's terms are *gain*, *variation* and *reconstruction*; the "
-        "classifier is drawn at random, because none is shipped.",
+        "classifier is drawn at random, because none is shipped. The scan is not T1-like, so that there is no term for "
+        "the similarity.",
     ),
 }
 

@@ -57,6 +57,9 @@ class PublishedRecipe:
         Persons in one forward pass (UniBrain: 1).
     frozen
         Modules of the model that stay as they are drawn.
+    weigh_tissues
+        Whether rare tissues count more in their cross-entropy (`rarity`): else ventricles, one voxel of a hundred, are
+        not learnt for long (docs/experiments.md).
     towards_affine
         What the registration learns from the tissues (`loss_terms`).
     """
@@ -71,9 +74,11 @@ class PublishedRecipe:
         weights: LossWeights | None = None,
         people: int = 1,
         frozen: Collection[str] = (),
+        weigh_tissues: bool = True,
         towards_affine: Towards = "nothing",
     ) -> None:
         self.towards_affine: Towards = towards_affine
+        self.tissue_weights = rarity(template.tissues) if weigh_tissues else None
         self.cohort, self.held_out, self.weights, self.people = cohort, held_out, weights or LossWeights(), people
         network = PublishedUniBrain(preset, template)
         for name in frozen:
@@ -95,7 +100,10 @@ class PublishedRecipe:
         assert isinstance(model, PublishedUniBrain)
         image, mask, classes = draw(self.cohort, model, seed, self.people)
         torch.manual_seed(seed)  # the classifier's perturbations
-        terms = loss_terms(model(image), mask, classes, model.image, towards_affine=self.towards_affine)
+        terms = loss_terms(
+            model(image), mask, classes, model.image,
+            tissue_weights=self.tissue_weights, towards_affine=self.towards_affine,
+        )  # fmt: skip
         total = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
         return total, {name: term.item() for name, term in terms.items()}
 
@@ -108,7 +116,13 @@ class PublishedRecipe:
 
 
 def loss_terms(
-    outputs: PublishedOutputs, mask: Tensor, classes: Tensor, template: Tensor, *, towards_affine: Towards = "nothing"
+    outputs: PublishedOutputs,
+    mask: Tensor,
+    classes: Tensor,
+    template: Tensor,
+    *,
+    tissue_weights: Tensor | None = None,
+    towards_affine: Towards = "nothing",
 ) -> dict[str, Tensor]:
     """The four terms of the joint loss, named as in `LossWeights`.
 
@@ -120,6 +134,8 @@ def loss_terms(
         (batch, 1, X, Y, Z) 0/1 and (batch,).
     template
         (1, 1, X, Y, Z) brain.
+    tissue_weights
+        (4,) of the tissues in their cross-entropy; all 1 when None.
     towards_affine
         What the registration learns from the tissues: nothing, or the cross-entropy itself, or the soft Dice of the
         two label maps. The cross-entropy is least where the warped labels have left the view, and before the
@@ -127,7 +143,7 @@ def loss_terms(
     """
     assert outputs.class_logits is not None
     target = outputs.propagated if towards_affine == "cross-entropy" else outputs.propagated.detach()
-    tissues = functional.cross_entropy(outputs.tissue_logits, target)
+    tissues = functional.cross_entropy(outputs.tissue_logits, target, weight=tissue_weights)
     if towards_affine == "dice":
         tissues = tissues + _soft_dice_loss(torch.softmax(outputs.tissue_logits, dim=1).detach(), outputs.propagated)
     return {
@@ -136,6 +152,13 @@ def loss_terms(
         "similarity": 1 - objectives.correlation(outputs.aligned, template.expand_as(outputs.aligned)),
         "tissues": tissues,
     }
+
+
+def rarity(tissues: Tensor) -> Tensor:
+    """Weights (4,) of the tissues (1, 4, X, Y, Z) of a template: the inverse root of their volume, 1 on average."""
+    share = tissues.mean((0, 2, 3, 4)).clamp(min=1e-6)
+    weights = share.rsqrt()
+    return weights / (weights * share).sum()
 
 
 def _soft_dice_loss(a: Tensor, b: Tensor) -> Tensor:

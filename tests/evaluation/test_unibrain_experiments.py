@@ -1,0 +1,104 @@
+"""UniBrain's experiments: what is measured, what is compared, and that no table says more than was run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from unibrain_bids.evaluation.experiments import unibrain_tables
+from unibrain_bids.evaluation.experiments.gradients import gradient_norms
+from unibrain_bids.evaluation.experiments.results import read_rows
+from unibrain_bids.evaluation.experiments.unibrain import RUNS, start_from
+from unibrain_bids.evaluation.experiments.unibrain_baselines import (
+    graph_probabilities,
+    logistic_probabilities,
+    nearest_neighbours,
+    optimised_affine,
+)
+from unibrain_bids.evaluation.experiments.unibrain_networks import compared
+from unibrain_bids.evaluation.published import area_under_curve
+from unibrain_bids.inference import resource
+from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.presets import UNIBRAIN_TINY
+from unibrain_bids.model.published import PublishedUniBrain
+from unibrain_bids.model.soft_template import SoftTemplate
+from unibrain_bids.training import objectives
+
+
+def test_gradient_norms_tell_modules_apart() -> None:
+    model = nn.ModuleDict({name: nn.Linear(1, 1, bias=False) for name in ("a", "b")})
+    x = torch.ones(1, 1)
+    terms = {"first": 3 * model["a"](x).sum(), "both": (4 * model["a"](x) + 5 * model["b"](x)).sum()}
+    assert gradient_norms(terms, model, ("a", "b")) == {"first": [3.0, 0.0], "both": [4.0, 5.0]}
+
+
+def test_frozen_modules_keep_what_was_drawn() -> None:
+    model = nn.ModuleDict({name: nn.Linear(1, 1) for name in ("a", "b")})
+    drawn = model["b"].weight.clone()
+    start_from(model, {name: torch.full_like(t, 7.0) for name, t in model.state_dict().items()}, ("b",))
+    assert model["a"].weight.item() == 7 and torch.equal(model["b"].weight, drawn)
+
+
+def test_descent_finds_a_moved_template() -> None:
+    with np.load(resource("population/atlas.npz")) as arrays:
+        template = SoftTemplate.from_atlas(Atlas.from_arrays(arrays), UNIBRAIN_TINY.shape, UNIBRAIN_TINY.spacing)
+    model = PublishedUniBrain(UNIBRAIN_TINY, template)
+    moved = torch.eye(4)[None].clone()
+    moved[:, 1, 3], moved[:, 0, 0] = 9.0, 1.06
+    brain = model.align(template.image, moved)
+    found = optimised_affine(model, brain)
+    before, after = (
+        float(objectives.correlation(model.align(brain, torch.linalg.inv(matrix)), template.image))
+        for matrix in (torch.eye(4)[None], found)
+    )
+    assert after > 0.98 > before
+    torch.testing.assert_close(found, moved, atol=1.5, rtol=0.03)
+
+
+def test_classifiers_find_a_measure_that_differs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    description = torch.randn(1, 20, 5, generator=generator) + 0.3 * torch.randn(60, 20, 5, generator=generator)
+    classes = torch.arange(60) % 2
+    description[classes == 1, :, 3] += 2.0  # in every region: a graph network takes their mean
+    for classify in (graph_probabilities, logistic_probabilities):
+        probability = classify(description[:40], classes[:40], description[40:])
+        assert area_under_curve(classes[40:].double().numpy(), probability) > 0.9, classify.__name__
+
+
+def test_neighbours_are_joined_both_ways() -> None:
+    edges = nearest_neighbours(torch.randn(2, 30, 6, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(edges, edges.transpose(1, 2)) and set(edges.unique().tolist()) == {0.0, 1.0}
+    assert (edges.sum(2) >= 11).all() and (edges.diagonal(dim1=1, dim2=2) == 1).all()
+
+
+@pytest.mark.parametrize(("shift", "significant"), [(0.0, False), (0.2, True)])
+def test_networks_of_two_groups_are_compared_with_chance(shift: float, significant: bool) -> None:
+    generator = np.random.default_rng(1)
+    networks = generator.uniform(0.3, 0.5, size=(24, 10, 10))
+    classes = np.arange(24) % 2
+    networks[classes == 1] += shift
+    assert (float(compared(networks, classes)["p"]) < 0.05) == significant
+
+
+def test_tables_name_what_was_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    names = ("mask_dice", "mutual_information", "correlation", "tissue_dice", "propagated_dice", "parcel_dice")
+    people = {name: generator.uniform(0.4, 0.5, 12).tolist() for name in names}
+    people["tissue_dice"] = [value + 0.2 for value in people["propagated_dice"]]
+    people |= {"classes": [0.0, 1.0] * 6, "probability": [0.2, 0.9] * 6}
+    (tmp_path / "joint.json").write_text(json.dumps({"steps": 1, "people": people}))
+    monkeypatch.setattr(sys, "argv", ["tables", "--runs", str(tmp_path), "--out", str(tmp_path / "docs")])
+    unibrain_tables.main()
+    page = (tmp_path / "docs" / "unibrain.md").read_text()
+    (row,) = read_rows(tmp_path / "docs" / "unibrain_main.tsv")
+    assert row["ACC"] == "1.000" and row["AUC"] == "1.000 (1.000 to 1.000)"
+    assert "its own affine: 0.200 (0.200 to 0.200)" in page
+    others = [run.label for name, run in RUNS.items() if run.table == "main" and name != "joint"]
+    assert f"Not run: {'; '.join(others)}." in page
+    assert not (tmp_path / "docs" / "unibrain_ablations.tsv").exists() and "Not run.\n" in page
