@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from unibrain_bids import __version__
 from unibrain_bids.bids.atomic import write_json, write_tsv
 from unibrain_bids.bids.derivatives import catalogue
 from unibrain_bids.bids.inputs import ScanRecord
-from unibrain_bids.classification.card import find_head
+from unibrain_bids.classification.card import FROM_MODEL, FROM_TABLES, find_head
+from unibrain_bids.classification.features import Features
+from unibrain_bids.classification.head import load_head
 from unibrain_bids.classification.linear import Ridge
 from unibrain_bids.classification.training import train_head
 from unibrain_bids.interfaces.classify import ClassifyScan
@@ -21,11 +24,8 @@ from unibrain_bids.labels import LabelTable
 BENCHMARK = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "classification.py"))
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory):
-    """A head of log volumes around 1, and so on: features of the simulated cohort, with a whole-brain one."""
-    from dataclasses import replace
-
+def train(folder, features):
+    """Train a head on the simulated cohort, whose features are 0 on average, with a whole-brain one."""
     cohort = BENCHMARK["simulated_cohort"](1.0, seed=3, participants=40, hit=range(8))
     cohort = replace(cohort, whole=np.random.default_rng(0).normal(size=(40, 1)).astype("f4"))
     details = {
@@ -35,11 +35,18 @@ def head(tmp_path_factory):
         "version": __version__,
         "atlas": "DK",
         "excluded": {},
+        "features": features,
     }
     trained = train_head(cohort, candidates=[Ridge("ridge")], permutations=9, **details)
-    path = tmp_path_factory.mktemp("head") / "case.safetensors"
+    path = folder / "case.safetensors"
     path.write_bytes(trained.head.to_bytes())
     return find_head(path)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """A head that sees log volumes, and so on."""
+    return train(tmp_path_factory.mktemp("head"), FROM_TABLES)
 
 
 @pytest.fixture
@@ -71,3 +78,16 @@ def test_prediction_and_its_sidecar(head, tables, tmp_path, monkeypatch):
     assert sidecar["Use"].startswith("Research use only")
     assert sidecar["Classifier"]["Card"] == head.card
     assert set(header) <= set(sidecar)
+
+
+def test_head_that_was_trained_with_the_model_sees_its_description_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    head = train(tmp_path, FROM_MODEL)
+    regions, whole, network = np.zeros((84, 2), "f4"), np.zeros(1, "f4"), np.eye(84, dtype="f4")
+    np.savez(tmp_path / "description.npz", regions=regions, whole=whole, network=network)
+    files = {"description": str(tmp_path / "description.npz")}
+    outputs = ClassifyScan(heads=[head], files=files, regions={}).run().outputs
+    _, row = [line.split("\t") for line in Path(outputs.files["prediction_case"]).read_text().splitlines()]
+    expected = load_head(head).apply(Features(regions, whole, network))
+    assert float(row[2]) == pytest.approx(expected.value, abs=1e-5)
+    assert row[3] == expected.verdict == "inside"

@@ -129,7 +129,7 @@ def recipe_of(phantom: Material, anatomy: int) -> FinetuneRecipe:
 
 @pytest.mark.slow
 def test_target_reaches_every_part_and_a_seed_says_all(phantom: Material) -> None:
-    """The classification loss alone moves backbone, registration and network; the global generator plays no part."""
+    """The classification loss alone moves backbone, registration and segmentation; the global generator plays no part."""
     recipe = recipe_of(phantom, 11)
     model = recipe.model.train()
     loss, terms = recipe.loss(model, seed=4)
@@ -144,7 +144,7 @@ def test_target_reaches_every_part_and_a_seed_says_all(phantom: Material) -> Non
         for name, parameter in model.named_parameters()
         if name.startswith("unibrain.") and parameter.grad is not None and parameter.grad.abs().sum() > 0
     }
-    assert {"backbone", "registration", "segmentation", "network"} <= reached
+    assert {"backbone", "registration", "segmentation"} <= reached
     assert model.graph.embedding.grad.abs().sum() > 0
 
 
