@@ -57,6 +57,7 @@ stop() {
 }
 
 our_munge=
+unset OMP_NUM_THREADS  # nproc would tell that
 rm -rf "$PLACE" && mkdir -p "$PLACE/state" "$PLACE/spool"
 configure
 export SLURM_CONF="$PLACE/slurm.conf"

@@ -21,7 +21,10 @@ from unibrain_bids.errors import ExitCode
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 SCANS = tuple(demo.DemoScan(f"{number:02}", "1", 100 + number) for number in (1, 2))
-OPTIONS = ("--device", "cpu", "--skip-bids-validation", "--output-spaces", "T1w", "--tasks", "mask", "--no-report")
+OPTIONS = (
+    "--device", "cpu", "--omp-nthreads", "1", "--skip-bids-validation", "--output-spaces", "T1w", "--tasks", "mask",
+    "--no-report",
+)  # fmt: skip
 ENOUGH, TOO_LITTLE = "3G", "300M"
 
 

@@ -42,6 +42,12 @@ def zero(_):
     return 0
 
 
+def cpus():
+    import os
+
+    return int(os.environ["SLURM_CPUS_PER_TASK"])
+
+
 @pytest.fixture
 def workflow(tmp_path):
     workflow = Workflow("root", base_dir=str(tmp_path / "a folder"))
@@ -121,3 +127,10 @@ def test_refused_job_is_an_error_of_its_node(workflow, tmp_path):
         workflow.run(plugin(sbatch_args="--partition=nowhere", max_tries=0))
     (crash,) = (tmp_path / "crashes").glob("crash-*.txt")
     assert "invalid partition" in crash.read_text()
+
+
+def test_job_gets_the_cpus_of_its_node(workflow, cluster):
+    wanted = min(2, int(cluster("sinfo", "--noheader", "--format=%c")))
+    workflow.add_nodes([Node(Function(function=cpus, output_names=["cpus"]), name="cpus", n_procs=wanted)])
+    (done,) = workflow.run(plugin()).nodes
+    assert done.result.outputs.cpus == wanted

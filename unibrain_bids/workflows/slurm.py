@@ -2,8 +2,9 @@
 
 Of Nipype's own: a job that is killed ends the whole run with a `TypeError`, as does one that cannot be submitted; jobs
 stay behind when the run is interrupted; each poll calls `squeue` once per job; an unreachable controller counts as the
-job's failure; a path with a space, or a missing LOGNAME, breaks the submission. Here a job that is killed or refused is
-an error of its node, what else runs goes on, and the queue is asked once for all jobs, every few seconds.
+job's failure; a path with a space, or a missing LOGNAME, breaks the submission; a job's threads share one CPU. Here a
+job that is killed or refused is an error of its node, what else runs goes on, and the queue is asked once for all
+jobs, every few seconds.
 """
 
 from __future__ import annotations
@@ -66,8 +67,10 @@ class SafeSlurmPlugin(SLURMPlugin):
         """Submit a script; returns the job's number, or a negative one if it was refused."""
         asked = shlex.split(self._sbatch_args or "")
         log = Path(scriptfile).parent / "slurm-%j.out"
-        # What the user asks for comes later, and so wins.
-        words = ["sbatch", "--parsable", f"--job-name={node.fullname}", f"--output={log}", *asked, scriptfile]
+        # A job with fewer CPUs than threads is slower than one with a single thread. What the user asks for comes
+        # later, and so wins.
+        own = [f"--job-name={node.fullname}", f"--output={log}", f"--cpus-per-task={node.n_procs}"]
+        words = ["sbatch", "--parsable", *own, *asked, scriptfile]
         answer = _call(words)
         for _ in range(self._max_tries):
             if answer.returncode == 0:
