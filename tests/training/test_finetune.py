@@ -14,6 +14,7 @@ import pytest
 import torch
 from nibabel import Nifti1Image, save
 
+from unibrain_bids import __version__
 from unibrain_bids.classification.card import RESEARCH_USE, find_head
 from unibrain_bids.classification.cohort import Cohort, Scaler
 from unibrain_bids.classification.features import Features
@@ -129,7 +130,7 @@ def recipe_of(phantom: Material, anatomy: int) -> FinetuneRecipe:
 
 @pytest.mark.slow
 def test_target_reaches_every_part_and_a_seed_says_all(phantom: Material) -> None:
-    """The classification loss alone moves backbone, registration and segmentation; the global generator plays no part."""
+    """The loss of the target alone moves backbone, affine and segmentation; the global generator plays no part."""
     recipe = recipe_of(phantom, 11)
     model = recipe.model.train()
     loss, terms = recipe.loss(model, seed=4)
@@ -185,7 +186,7 @@ def prepared_before(raw: Path, folder: Path, weights: Path, heads: list[Simulate
         head = heads[k % len(heads)]
         np.savez(
             folder / f"{scan.record.key}.npz",
-            sources=json.dumps({"scan": digest, "weights": weights_digest(weights)}),
+            sources=json.dumps({"scan": digest, "weights": weights_digest(weights), "version": __version__}),
             image=head.image[0, 0].half().numpy(), voxel=np.array(7.0), mask=(255 * head.brain[0, 0]).byte().numpy(),
             regions=regions, whole=rng.normal(size=3).astype(np.float32),
             network=np.eye(REGIONS, dtype=np.float32) + 0.1,

@@ -115,7 +115,7 @@ def find_head(name: str | Path) -> HeadFile:
 
     folder = Path(str(files("unibrain_bids") / "resources" / "heads"))
     built_in = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-    path = built_in.get(str(name), Path(name))
+    path = built_in.get(str(name), Path(name).absolute())  # nodes run in folders of their own
     if not path.is_file():
         known = f"Give the .safetensors file of a head{', or one of: ' if built_in else ''}{', '.join(built_in)}."
         raise ResourceError(f"{path}: there is no such head.", known)

@@ -16,6 +16,7 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
+from unibrain_bids import __version__
 from unibrain_bids.bids.inputs import ScanRecord, find_scans
 from unibrain_bids.classification.features import Features
 from unibrain_bids.errors import DatasetError, ScanError
@@ -105,7 +106,7 @@ def find_cohort(
 def prepare(
     scans: Sequence[CohortScan], model: Model, folder: Path, *, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[dict[str, PreparedScan], dict[str, str]]:
-    """Bring scans to the model grid, or read what was prepared before from unchanged files with the same weights.
+    """Bring scans to the model grid, or read what was prepared from unchanged files with these weights and version.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def prepare(
     for number, scan in enumerate(scans, 1):
         key, path = scan.record.key, folder / f"{scan.record.key}.npz"
         try:
-            sources = {**_digests(scan), "weights": model.sha256}
+            sources = {**_digests(scan), "weights": model.sha256, "version": __version__}
             if _sources_of(path) != sources:
                 arrays = _arrays(scan, model)
                 aside = path.with_suffix(".part")
