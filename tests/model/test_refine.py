@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from unibrain_bids.model import frame
 from unibrain_bids.model.atlas import Atlas
-from unibrain_bids.model.refine import AlignedBrain, align_brain, refine
+from unibrain_bids.model.refine import AlignedBrain, align_brain, refine, refine_twice
 
 NUMBERS = np.array([0, *frame.STRUCTURES])
 AFFINE = frame.affine()
@@ -53,6 +53,16 @@ def test_a_known_affine_is_found(fixed, image, structures, make_affine) -> None:
     assert distance(found.moving_from_fixed, truth) < 0.7
     assert found.overlap > 0.6
     assert found.correlation > 0.95
+
+
+def test_two_starts_end_at_one_place(fixed, image, structures, make_affine) -> None:  # type: ignore[no-untyped-def]
+    truth = make_affine((3, 2, -4), (1.04, 0.97, 1), (2, 3, -3)).numpy()
+    worlds = [
+        refine_twice(fixed, image, structures, truth @ AFFINE, start).worlds(np.eye(4), start)
+        for start in (np.eye(4), make_affine((1, -2, 1), (1.0, 1.02, 0.99), (-1, 2, 1)).numpy())
+    ]
+    assert distance(*worlds) < 0.3
+    assert distance(np.linalg.inv(worlds[0]), truth) < 0.5
 
 
 def test_bias_and_scale_of_the_intensities_do_not_decide(fixed, image, structures, make_affine) -> None:  # type: ignore[no-untyped-def]

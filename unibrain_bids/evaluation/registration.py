@@ -171,10 +171,8 @@ def score_affine(head: LabelledHead, template: TemplateTruth, template_from_scan
 
 def register(template: Prediction, scan: Prediction) -> NDArray[np.float64]:
     """Return `template_from_scan` (4 x 4, RAS mm) as the app finds it: closed form of both, then refined."""
-    from unibrain_bids.model.refine import align_brain, refine
+    from unibrain_bids.model.refine import align_brain, refine_twice
 
-    fixed, moving = (
-        align_brain(found.brain, found.structures, found.scan.affine, found.frame_from_scan)
-        for found in (template, scan)
-    )
-    return refine(fixed, moving).worlds(template.frame_from_scan, scan.frame_from_scan)
+    fixed = align_brain(template.brain, template.structures, template.scan.affine, template.frame_from_scan)
+    refinement = refine_twice(fixed, scan.brain, scan.structures, scan.scan.affine, scan.frame_from_scan)
+    return refinement.worlds(template.frame_from_scan, scan.frame_from_scan)

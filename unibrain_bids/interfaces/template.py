@@ -23,7 +23,7 @@ from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.errors import ResourceError, ScanError
 from unibrain_bids.imaging.images import MNI_CODE, save_image
 from unibrain_bids.inference import AnyModel, Model, load_model, predict, resource
-from unibrain_bids.model.refine import AlignedBrain, Refinement, align_brain, refine
+from unibrain_bids.model.refine import AlignedBrain, Refinement, align_brain, refine_twice
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def register_to(
     frame_from_scan
         Scan world to population frame, RAS mm, by the closed form.
     """
-    found = refine(template.brain, align_brain(brain, structures, affine, frame_from_scan))
+    found = refine_twice(template.brain, brain, structures, affine, frame_from_scan)
     return found.worlds(template.frame_from_template, frame_from_scan), found
 
 
