@@ -152,13 +152,12 @@ def test_target_reaches_every_part_and_a_seed_says_all(phantom: Material) -> Non
 @pytest.mark.slow
 def test_enlarged_ventricles_are_seen_by_the_shipped_model(phantom: Material) -> None:
     model, ventricles = load_model("cpu"), []
-    for enlarged in (True, True, False, False):
-        seeds = anatomies(2, enlarged=enlarged)
-        head = head_of(phantom, seeds[len(ventricles) % 2])
+    for enlarged in (True, False):
+        head = head_of(phantom, anatomies(2, enlarged=enlarged)[1])
         with torch.inference_mode():
             outputs = model.unibrain(head.image, torch.full((1,), 0.1))
         ventricles.append(float(describe_head(outputs, 8.0).whole[0, 1]))
-    assert min(ventricles[:2]) > max(ventricles[2:]) + 0.1
+    assert ventricles[0] > ventricles[1] + 0.2
 
 
 def write_cohort(root: Path, participants: int, columns: dict[str, list[str]]) -> Path:
