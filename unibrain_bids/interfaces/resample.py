@@ -15,6 +15,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, Trai
 
 from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.bids.templates import Space
+from unibrain_bids.imaging.boxes import bounding_box
 from unibrain_bids.imaging.images import MNI_CODE, save_image
 from unibrain_bids.imaging.itk import write_itk_affine
 from unibrain_bids.imaging.quality import quality_flags
@@ -30,6 +31,8 @@ from unibrain_bids.interfaces.template import (
 )
 from unibrain_bids.model.refine import Refinement
 
+# Around the structures, so that the affine may move them.
+_MARGIN_VOXELS = 12
 _INTENSITIES = ("preproc", "brain")
 
 
@@ -129,10 +132,12 @@ def register_files(
 
     Where the model knows no structures its affine is taken as it is, and there is no agreement to tell of.
     """
-    image, labels = Nifti1Image.from_filename(brain), np.asarray(Nifti1Image.from_filename(structures).dataobj)
+    labels = np.asarray(Nifti1Image.from_filename(structures).dataobj)
     if not labels.any():
         return np.linalg.inv(template.frame_from_template) @ frame_from_scan, None
-    return register_to(template, image.get_fdata(dtype=np.float32), labels, image.affine, frame_from_scan)
+    box = bounding_box(labels > 0, margin=_MARGIN_VOXELS)
+    image = Nifti1Image.from_filename(brain).slicer[box]
+    return register_to(template, image.get_fdata(dtype=np.float32), labels[box], image.affine, frame_from_scan)
 
 
 def with_agreement(quality: Mapping[str, Any], agreement: Refinement | None) -> dict[str, Any]:
