@@ -15,6 +15,7 @@ from unibrain_bids.bids.atlases import AtlasSource
 from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
 from unibrain_bids.imaging.images import save_image
+from unibrain_bids.imaging.memory import reused_memory
 from unibrain_bids.imaging.quality import quality_flags, quality_measures
 from unibrain_bids.inference import Network, Prediction, load_model, predict
 from unibrain_bids.interfaces.atlases import HOME, frame_from_space, parcellate
@@ -48,16 +49,20 @@ class UniBrainPredict(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         torch.set_num_threads(self.inputs.num_threads)
         torch.manual_seed(self.inputs.random_seed)
+        with reused_memory():
+            self._predict(Path(runtime.cwd))
+        return runtime
+
+    def _predict(self, folder: Path) -> None:
         where = {"device": self.inputs.device, "weights": Path(self.inputs.weights) if self.inputs.weights else None}
         model = load_model(**where)
         prediction = predict(self.inputs.in_file, model=model, smoothness=self.inputs.smoothness)
         others = parcellate(prediction, self.inputs.atlases or (), **where)
         prediction = replace(prediction, parcellations=prediction.parcellations | others)
-        self._results["files"] = save_prediction(prediction, Path(runtime.cwd))
+        self._results["files"] = save_prediction(prediction, folder)
         self._results["frame_from_scan"] = prediction.frame_from_scan.tolist()
         frame_from_mni = frame_from_space(HOME, **where)
         self._results["mni_from_scan"] = (np.linalg.inv(frame_from_mni) @ prediction.frame_from_scan).tolist()
-        return runtime
 
 
 def save_prediction(prediction: Prediction, folder: Path) -> dict[str, str]:
