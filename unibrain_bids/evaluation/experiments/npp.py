@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("docs/experiments"), help="folder of tables and page")
     parser.add_argument("--runs", type=Path, default=Path("work/experiments"), help="folder of the rivals' runs")
     parser.add_argument("--steps", type=int, default=250, help="training scans of each rival")
-    parser.add_argument("--scans", type=int, default=4, help="whole scans of the table `intensity`")
+    parser.add_argument("--scans", type=int, default=3, help="whole scans of the table `intensity`")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     return parser
 

@@ -18,14 +18,14 @@ _HEADINGS = {
     "time": (
         "Run time (the paper's Table 1)",
         "Processor seconds of one thread, without reading or writing; a network's time grows with the voxels, of which "
-        "256^3 has 64 times as many as 64^3. The paper: under 8 s on a CPU (all its cores) for 256^3. Reduced: grids "
+        "256^3 has 64 times as many as 64^3. The paper: under 8 s on a CPU for 256^3. Reduced: grids "
         "of 64^3 and 128^3, on a machine busy with other work, whose caches the processor's own seconds feel.",
     ),
     "intensity": (
         "Intensity normalisation (Table 2)",
         "Whole scans of 2 mm through each model as the app runs it, compared on the scan's own grid within the true "
-        "mask, fields and brains up to one factor; `none` is the scan as it is. The paper (other data): field SSIM "
-        "92.7-98.4 %, brain SSIM 99.1-99.25 %, PSNR 36.2 / 39.4 dB, mask Dice 93.8 %, MSD 2.39 mm. Reduced: four "
+        "mask, fields and brains up to one factor; `none` is the scan as it is, in the true mask. The paper (other "
+        "data): field SSIM 92.7-98.4 %, brain SSIM 99.1-99.25 %, PSNR 36.2 / 39.4 dB, mask Dice 93.8 %, MSD 2.39 mm. Reduced: three "
         "scans; `npp` is `npp-small`, trained for minutes (its card says how little).",
     ),
     "lambda": (

@@ -71,8 +71,13 @@ def time_rows(presets: Sequence[tuple[NppPreset, int]], scan: Scan, models: Mapp
 
 
 def full_scan(heads: Heads) -> Scan:
-    """A whole simulated head with voxels of 1 mm."""
-    return simulated_scan(heads, 0, 1.0)[1]
+    """A whole simulated head with voxels of 1 mm: one of 2 mm, interpolated (simulating it takes too much memory)."""
+    from torch.nn import functional
+
+    from unibrain_bids.evaluation.networks import as_scan
+
+    coarse = simulated_scan(heads, 0, _SPACING)[0].image
+    return as_scan(functional.interpolate(coarse, scale_factor=_SPACING, mode="trilinear")[0, 0].numpy(), 1.0)
 
 
 def _processor_seconds(work: Callable[[], object]) -> float:
