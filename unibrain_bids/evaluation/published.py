@@ -16,6 +16,7 @@ from unibrain_bids.training.recipes.basis import dice_scores
 from unibrain_bids.training.recipes.cohort import KnownCohort
 
 _GREY = 1
+_ALIGNED = ("mutual_information", "correlation", "parcel_dice")
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,10 @@ class Assessment:
         Of the aligned brain and the template; nats, and Pearson's.
     tissue_dice
         Mean over GM, WM and ventricles of the segmentation.
-    propagated_dice
-        The same of the template's tissues, warped to the head by the affine.
+    grey_white_dice
+        The same without the ventricles.
+    propagated_dice, propagated_grey_white_dice
+        The same two of the template's tissues, warped to the head by the affine.
     parcel_dice
         Mean over the 84 regions of the template's, warped to the head; the likeliest where its tissue is grey matter.
     classes
@@ -44,7 +47,9 @@ class Assessment:
     mutual_information: NDArray[np.float64]
     correlation: NDArray[np.float64]
     tissue_dice: NDArray[np.float64]
+    grey_white_dice: NDArray[np.float64]
     propagated_dice: NDArray[np.float64]
+    propagated_grey_white_dice: NDArray[np.float64]
     parcel_dice: NDArray[np.float64]
     classes: NDArray[np.float64]
     probability: NDArray[np.float64]
@@ -91,10 +96,11 @@ def _figures(model: PublishedUniBrain, outputs: PublishedOutputs, known: KnownCo
     assert outputs.class_logits is not None
     mask = known.given.masks[person, 0].long()
     labels = label_figures(model, outputs.template_from_grid, outputs.extracted[0], known, person)
-    labels["propagated_dice"] = labels.pop("tissue_dice")
+    labels = {name if name in _ALIGNED else f"propagated_{name}": value for name, value in labels.items()}
+    labels["propagated_dice"] = labels.pop("propagated_tissue_dice")
     return labels | {
         "mask_dice": float(dice_scores((outputs.mask_logits[0, 0] > 0).long(), mask, 2)[0]),
-        "tissue_dice": _mean_dice(outputs.tissue_logits[0].argmax(0), known.tissues[person], TISSUES),
+        **_tissue_figures(outputs.tissue_logits[0], known.tissues[person]),
         "probability": float(torch.softmax(outputs.class_logits[0], dim=0)[1]),
     }
 
@@ -110,9 +116,15 @@ def label_figures(
     return {
         "mutual_information": mutual_information(aligned, template),
         "correlation": normalised_cross_correlation(aligned, template),
-        "tissue_dice": _mean_dice(tissues.argmax(0), known.tissues[person], TISSUES),
+        **_tissue_figures(tissues, known.tissues[person]),
         "parcel_dice": _mean_dice(parcels, known.regions[person], len(regions) + 1),
     }
+
+
+def _tissue_figures(scores: Tensor, truth: Tensor) -> dict[str, float]:
+    """Mean Dice of the likeliest tissues of scores (4, X, Y, Z), with and without the ventricles."""
+    dice = dice_scores(scores.argmax(0), truth, TISSUES)
+    return {"tissue_dice": float(dice.nanmean()), "grey_white_dice": float(dice[:2].nanmean())}
 
 
 def _mean_dice(predicted: Tensor, truth: Tensor, classes: int) -> float:

@@ -32,7 +32,7 @@ from unibrain_bids.training.trainer import Trainer, TrainerSettings
 
 PRESET = UNIBRAIN_TINY
 TRAINING, HELD_OUT = 96, 48
-STEPS, PEOPLE, LEARNING_RATE = 80, 2, 3e-3
+STEPS, PEOPLE, LEARNING_RATE = 300, 2, 3e-3
 # What all runs start from: the joint recipe, all tissues alike, one after the other; steps and learning rate.
 STARTS = {"start": (200, 2e-3), "start-2": (150, 3e-3)}
 _FIRST_SEED = 5_000_000
