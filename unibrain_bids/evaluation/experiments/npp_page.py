@@ -25,8 +25,8 @@ _HEADINGS = {
         "Intensity normalisation (Table 2)",
         "Whole scans of 2 mm through each model as the app runs it, compared on the scan's own grid within the true "
         "mask, fields and brains up to one factor; `none` is the scan as it is, in the true mask. The paper (other "
-        "data): field SSIM 92.7-98.4 %, brain SSIM 99.1-99.25 %, PSNR 36.2 / 39.4 dB, mask Dice 93.8 %, MSD 2.39 mm. Reduced: three "
-        "scans; `npp` is `npp-small`, trained for minutes (its card says how little).",
+        "data): field SSIM 92.7-98.4 %, brain SSIM 99.1-99.25 %, PSNR 36.2 / 39.4 dB, mask Dice 93.8 %, MSD 2.39 mm. "
+        "Reduced: three scans; `npp` is `npp-small`, trained for minutes (its card says how little).",
     ),
     "lambda": (
         "Lambda (Table 3)",
