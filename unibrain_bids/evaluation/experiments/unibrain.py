@@ -57,6 +57,8 @@ class Run:
     template
         "population"; "probabilities": the same, with the atlas' probabilities for labels; "one head": brain and labels
         of one training person, who leaves the cohort.
+    after
+        The run whose weights it goes on from, instead of the start's.
     weigh_tissues
         Whether rare tissues count more.
     towards_affine
@@ -72,6 +74,7 @@ class Run:
     frozen: tuple[str, ...] = ()
     switches: tuple[str, ...] = ()
     template: str = "population"
+    after: str = ""
     weigh_tissues: bool = True
     towards_affine: Towards = "nothing"
     seed: int = 0
@@ -90,6 +93,7 @@ RUNS: dict[str, Run] = {
     "start-2": Run("start", "with the template's labels", weigh_tissues=False),
     "joint": Run("main", "UniBrain, joint"),
     "class-stopped": Run("main", "JERS-like: classification's gradient stopped", switches=("class_reaches",)),
+    "joint-longer": Run("bar", "UniBrain, joint, as long again, all tissues alike", after="joint", weigh_tissues=False),
     "joint-1": Run("main", "UniBrain, joint, another order of persons", seed=1),
     "class-stopped-1": Run("main", "JERS-like, another order of persons", switches=("class_reaches",), seed=1),
     "no-reg": _without("Reg", "registration"),
@@ -177,8 +181,8 @@ def carry_out(name: str, material: Material, folder: Path) -> None:
     run = RUNS[name]
     recipe = recipe_of(run, material)
     before = [start for start in STARTS if name not in STARTS or start < name]
-    if before:
-        start_from(recipe.model, average_of(folder / before[-1] / "checkpoint.pt"), run.frozen)
+    if source := run.after or "".join(before[-1:]):
+        start_from(recipe.model, average_of(folder / source / "checkpoint.pt"), run.frozen)
     steps, rate = STARTS.get(name, (STEPS, LEARNING_RATE))
     settings = TrainerSettings(
         minutes=600, learning_rate=rate, warmup=20, ema=0.98, anneal=steps, evaluate_every=steps + 1, seed=run.seed
