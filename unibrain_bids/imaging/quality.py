@@ -122,6 +122,7 @@ LIMITS: dict[str, tuple[float, float, str]] = {
     "intracranial_volume": (0.9e6, 2.1e6, "no adult's head, or a wrong outline"),
     "model_atlas_agreement": (0.45, 1.0, "the head may not have been found: check the affine"),
     "model_realignment_mm": (0.0, 3.0, "registration and segmentation disagree"),
+    "model_structure_certainty": (0.76, 1.0, "the structures are guesses: check that the scan is T1-weighted"),
     "model_outside_view": (0.0, 0.02, "a part of the brain lies outside the field of view"),
     "model_tilt_deg": (
         0.0,
