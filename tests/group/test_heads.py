@@ -4,6 +4,8 @@ import csv
 import json
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,9 @@ from unibrain_bids.errors import ExitCode
 from unibrain_bids.group.predictions import sex_mismatches
 
 pytestmark = pytest.mark.slow
+
+_BESIDE_PYTHON = str(Path(sys.executable).parent)
+VALIDATOR = shutil.which("bids-validator-deno", path=_BESIDE_PYTHON) or shutil.which("bids-validator-deno")
 
 
 def read(path):
@@ -64,11 +69,11 @@ def test_phenotype_has_one_row_per_participant(trained, simulate, tmp_path):
     assert described["predicted_class"]["Derivative"] is True
 
 
-@pytest.mark.skipif(shutil.which("bids-validator-deno") is None, reason="needs the BIDS validator")
+@pytest.mark.skipif(VALIDATOR is None, reason="needs the BIDS validator")
 def test_validator_finds_no_error(trained):
     raw, out, head = trained
     assert main([str(raw), str(out), "group", "--classifier", str(head), "--compare", "diagnosis"]) == ExitCode.SUCCESS
-    command = ["bids-validator-deno", str(out), "--format", "json", "--ignoreWarnings"]
+    command = [str(VALIDATOR), str(out), "--format", "json", "--ignoreWarnings"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     issues = json.loads(result.stdout)["issues"]["issues"]
     assert [issue for issue in issues if issue["severity"] == "error"] == []
