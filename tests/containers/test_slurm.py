@@ -142,6 +142,7 @@ def test_array_submitted_again(by_array, folder):
 
 def test_both_ways_give_the_same_files(folder):
     names = derivatives(folder / "plugin")
+    assert names
     assert names == derivatives(folder / "array")
     _, differ, missing = filecmp.cmpfiles(folder / "plugin", folder / "array", names, shallow=False)
     assert not differ + missing
