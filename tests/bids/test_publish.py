@@ -105,6 +105,25 @@ def test_one_process_at_a_time_publishes(record, out):
     assert is_complete(out, record, mark, expected)
 
 
+def test_a_scan_that_another_run_puts_in_place_once_more_is_complete(record, out):
+    mark = make_fingerprint(record, settings={}, weights="abc")
+    expected = expected_outputs(record)
+    with staging(out, record.key) as folder:
+        publish(stage(folder, record), output_dir=out, record=record, fingerprint=mark)
+    completion = out / "logs" / "complete" / f"{record.key}.json"
+    answers: list[bool] = []
+    asking = threading.Thread(target=lambda: answers.append(is_complete(out, record, mark, expected)))
+    with (out / "logs" / "complete" / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        content = completion.read_text()
+        completion.unlink()
+        asking.start()
+        asking.join(0.3)
+        completion.write_text(content)
+    asking.join()
+    assert answers == [True]
+
+
 def test_missing_staged_file_publishes_nothing(record, out):
     mark = make_fingerprint(record, settings={}, weights="abc")
     with staging(out, record.key) as folder:
@@ -128,8 +147,8 @@ def test_unreadable_scan(record):
 
 
 def test_leftovers_are_removed_after_an_hour(record, out):
-    left = out / ".unibrain-tmp" / "sub-09-77-abc"
-    fresh = out / ".unibrain-tmp" / "sub-08-78-def"
+    left = out / ".unibrain-tmp-sub-09-77-abc"
+    fresh = out / ".unibrain-tmp-sub-08-78-def"
     for folder in (left, fresh):
         folder.mkdir(parents=True)
     os.utime(left, (0, 0))

@@ -82,7 +82,7 @@ def masks(out):
 
 
 def leftovers(out):
-    return list(Path(out).glob(".unibrain-tmp/*"))
+    return list(Path(out).glob(".unibrain-tmp-*"))
 
 
 def test_plugin_with_a_killed_and_a_requeued_job(by_plugin, folder, cluster):

@@ -76,7 +76,7 @@ class Dataset:
         assert {path.stem for path in self.out.glob("logs/complete/*.json")} == set(scans)
         for path in self.out.glob("sub-*/anat/*.nii.gz"):
             assert nib.load(path).get_fdata().any()
-        assert not list(self.out.glob(".unibrain-tmp/*"))
+        assert not list(self.out.glob(".unibrain-tmp-*"))
         assert not list(self.work.glob("*"))
 
     def check_next_run(self, before: Sequence[str] = ()) -> None:

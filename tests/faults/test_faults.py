@@ -122,7 +122,8 @@ def test_several_runs_at_once(dataset: Dataset):
     """The tasks of a job array, two of which were even given the same participant."""
     words = [("sub-01",), ("sub-02", "sub-03"), ("sub-01", "sub-03")]
     started = [dataset.start("-w", str(dataset.work), *ONE, "--participant-label", *labels) for labels in words]
-    assert [dataset.end(process)[0] for process in started] == [0, 0, 0]
+    ended = [dataset.end(process) for process in started]
+    assert [code for code, _ in ended] == [0, 0, 0], "\n".join(said for _, said in ended)
     dataset.check_whole(SCANS)
     assert len(list(dataset.out.glob("logs/*/run.json"))) == 3
 

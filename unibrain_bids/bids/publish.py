@@ -28,7 +28,7 @@ from unibrain_bids.errors import OutputError, ScanError
 
 __all__ = ["Fingerprint", "is_complete", "make_fingerprint", "publish", "staging"]
 
-_STAGING = ".unibrain-tmp"
+_STAGING = ".unibrain-tmp-"
 _ABANDONED = 3600  # seconds; writing one scan's outputs takes a few
 _CHUNK = 1 << 20
 
@@ -85,12 +85,16 @@ def is_complete(output_dir: Path, record: ScanRecord, fingerprint: Fingerprint, 
     expected
         Paths within `output_dir` that must exist (`derivatives.expected_outputs`).
     """
-    try:
-        done = json.loads(_completion_path(output_dir, record.key).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    same = isinstance(done, dict) and done.get("fingerprint") == asdict(fingerprint)
-    return same and all((output_dir / path).is_file() for path in expected)
+    # Another run may be putting the same scan in place, and have taken its record away for that moment.
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # nothing published yet, or a copy without the hidden file
+            fcntl.flock(stack.enter_context(_lock_path(output_dir).open()), fcntl.LOCK_SH)
+        try:
+            done = json.loads(_completion_path(output_dir, record.key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        same = isinstance(done, dict) and done.get("fingerprint") == asdict(fingerprint)
+        return same and all((output_dir / path).is_file() for path in expected)
 
 
 @contextlib.contextmanager
@@ -104,9 +108,9 @@ def staging(output_dir: Path, key: str) -> Iterator[Path]:
     OutputError
         The folder cannot be made.
     """
-    root = output_dir / _STAGING
-    folder = root / f"{key}-{os.getpid()}-{uuid.uuid4().hex[:8]}"  # process numbers repeat across machines
-    _sweep(root)
+    # Process numbers repeat across machines. No folder that all share: one run would remove it under another.
+    folder = output_dir / f"{_STAGING}{key}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    _sweep(output_dir)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -115,8 +119,6 @@ def staging(output_dir: Path, key: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # other scans are still being written
-            root.rmdir()
 
 
 def publish(files: Mapping[Path, Path], *, output_dir: Path, record: ScanRecord, fingerprint: Fingerprint) -> None:
@@ -164,21 +166,24 @@ def _alone(output_dir: Path) -> Iterator[None]:
 
     The lock goes with the process that holds it, however that ends. File systems that know no locks do without.
     """
-    folder = output_dir / "logs" / "complete"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
+    _lock_path(output_dir).parent.mkdir(parents=True, exist_ok=True)
+    with _lock_path(output_dir).open("a") as lock:
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _lock_path(output_dir: Path) -> Path:
+    return output_dir / "logs" / "complete" / ".lock"
 
 
 def _completion_path(output_dir: Path, key: str) -> Path:
     return output_dir / "logs" / "complete" / f"{key}.json"
 
 
-def _sweep(root: Path) -> None:
+def _sweep(output_dir: Path) -> None:
     """Remove what killed processes have left behind; only age tells, since the owner may live on another machine."""
-    for folder in root.glob("*"):
+    for folder in output_dir.glob(f"{_STAGING}*"):
         with contextlib.suppress(OSError):  # its owner has just removed it
             if time.time() - folder.stat().st_mtime > _ABANDONED:
                 shutil.rmtree(folder, ignore_errors=True)
