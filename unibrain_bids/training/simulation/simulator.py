@@ -120,54 +120,35 @@ def simulate(
     device = material.t1.device
     generator = torch.Generator().manual_seed(seed)
     device_generator = torch.Generator(device).manual_seed(seed)
-    drawn = int(torch.randint(len(material.heads), (), generator=generator))
-    subject = drawn if head is None else head
-    shape = geometry.draw_geometry(span.pose, generator, device)
-    if anatomy is not None:
-        person = torch.Generator().manual_seed(anatomy)
-        subject = int(torch.randint(len(material.heads), (), generator=person))
-        shape = replace(geometry.draw_geometry(span.pose, person, device), frame_from_grid=shape.frame_from_grid)
-    if bulge is not None:
-        shape = replace(shape, bulge=bulge)
-    grid_points = frame.points(span.shape, span.spacing, device)
-    frame_points = grid_points @ shape.frame_from_grid[:3, :3].T + shape.frame_from_grid[:3, 3]
-    ventricles = _ventricle_centre(material)
-    places = frame_points + geometry.displacement(shape, frame_points, ventricles)
-
+    person = _draw_person(material, span, generator, head=head, anatomy=anatomy, bulge=bulge)
     tissues = appearance.draw_tissues(material, generator, span.t1_fraction)
-    source = material.heads[subject]
-    labels, regions = geometry.look_up(source, shape, places, source.labels, source.regions)
-    clean = _with_partial_volume(source, shape, places, span.spacing, tissues.mean)
-    rows = row_of(labels)
-    clean = clean + tissues.sd[rows][None, None] * appearance.texture(clean, generator, device_generator)
-    clean = appearance.change_contrast(clean, generator)
-    clean = appearance.lower_resolution(clean, span.spacing, generator)
+    clean = _clean_image(person, tissues, span.spacing, generator, device_generator)
 
-    brain = is_brain(labels).float()[None, None]
+    brain = is_brain(person.labels).float()[None, None]
     log_bias = appearance.draw_log_bias(span.shape, generator, device, span.bias)
     image = appearance.add_noise(clean * torch.exp(log_bias), generator, device_generator)
     if span.missing_parts:
-        image = appearance.remove_parts(image, brain, frame_points, generator)
+        image = appearance.remove_parts(image, brain, person.frame_points, generator)
     # The brightest voxels, which set the scale, are fat or vessels whose brightness no label knows.
     divisor = unit_divisor(image) * (0.95 + 0.6 * float(torch.rand((), generator=generator)) ** 2)
     image = (image / divisor).clamp(0, 1)
 
-    channels = material.channel[rows]
+    channels = material.channel[row_of(person.labels)]
     level = _white_matter_level(clean, channels) if tissues.t1_like else 1.6 * float(clean[brain > 0].mean())
     log_gain = torch.log(torch.tensor(WHITE_MATTER_LEVEL * divisor / max(level, 1e-3), device=device)) - log_bias
-    if shape.flip:
+    if person.shape.flip:
         channels = torch.tensor(frame.flip_permutation(), device=device)[channels]
     return SimulatedHead(
         image=image,
         structures=channels[None],
-        regions=regions.long()[None],
+        regions=person.regions.long()[None],
         brain=brain,
-        intracranial=is_intracranial(labels).float()[None, None],
+        intracranial=is_intracranial(person.labels).float()[None, None],
         normalised=brain * torch.exp(log_gain) * image,
         log_gain=log_gain,
-        frame_from_grid=best_affine(brain, places, grid_points)[None],
+        frame_from_grid=best_affine(brain, person.places, person.grid_points)[None],
         t1_like=tissues.t1_like,
-        subject=subject + len(material.heads) * int(shape.flip),
+        subject=person.subject + len(material.heads) * int(person.shape.flip),
     )
 
 
@@ -183,15 +164,82 @@ def best_affine(brain: torch.Tensor, places: torch.Tensor, grid_points: torch.Te
     return fitted.float()
 
 
-def _with_partial_volume(
-    head: Head, shape: geometry.Geometry, places: torch.Tensor, spacing: float, means: torch.Tensor
+@dataclass(frozen=True)
+class _Person:
+    """Who lies in the scanner, and how.
+
+    Attributes
+    ----------
+    subject, head
+        Which label map: its index, and the map itself.
+    shape
+        Pose, deformation and side.
+    grid_points, frame_points, places
+        (X, Y, Z, 3) of each voxel in mm: in the grid, in the frame, and in the frame before the deformation.
+    labels, regions
+        (X, Y, Z) uint8 there, as in `Head`.
+    """
+
+    subject: int
+    head: Head
+    shape: geometry.Geometry
+    grid_points: torch.Tensor
+    frame_points: torch.Tensor
+    places: torch.Tensor
+    labels: torch.Tensor
+    regions: torch.Tensor
+
+
+def _draw_person(
+    material: Material,
+    span: SimulationRange,
+    generator: torch.Generator,
+    *,
+    head: int | None,
+    anatomy: int | None,
+    bulge: float | None,
+) -> _Person:
+    """Draw label map and geometry, and look up what lies at each voxel; the options are those of `simulate`."""
+    device = material.t1.device
+    drawn = int(torch.randint(len(material.heads), (), generator=generator))
+    subject = drawn if head is None else head
+    shape = geometry.draw_geometry(span.pose, generator, device)
+    if anatomy is not None:
+        own = torch.Generator().manual_seed(anatomy)
+        subject = int(torch.randint(len(material.heads), (), generator=own))
+        shape = replace(geometry.draw_geometry(span.pose, own, device), frame_from_grid=shape.frame_from_grid)
+    if bulge is not None:
+        shape = replace(shape, bulge=bulge)
+    grid_points = frame.points(span.shape, span.spacing, device)
+    frame_points = grid_points @ shape.frame_from_grid[:3, :3].T + shape.frame_from_grid[:3, 3]
+    places = frame_points + geometry.displacement(shape, frame_points, _ventricle_centre(material))
+    source = material.heads[subject]
+    labels, regions = geometry.look_up(source, shape, places, source.labels, source.regions)
+    return _Person(subject, source, shape, grid_points, frame_points, places, labels, regions)
+
+
+def _clean_image(
+    person: _Person,
+    tissues: appearance.Tissues,
+    spacing: float,
+    generator: torch.Generator,
+    device_generator: torch.Generator,
 ) -> torch.Tensor:
+    """The image (1, 1, X, Y, Z) without bias field and noise of the scanner: tissues, their texture, resolution."""
+    clean = _with_partial_volume(person, spacing, tissues.mean)
+    spread = tissues.sd[row_of(person.labels)][None, None]
+    clean = clean + spread * appearance.texture(clean, generator, device_generator)
+    clean = appearance.change_contrast(clean, generator)
+    return appearance.lower_resolution(clean, spacing, generator)
+
+
+def _with_partial_volume(person: _Person, spacing: float, means: torch.Tensor) -> torch.Tensor:
     """Mean intensity of four sub-voxel positions, (1, 1, X, Y, Z)."""
-    linear = shape.frame_from_grid[:3, :3]
+    linear, places = person.shape.frame_from_grid[:3, :3], person.places
     total = torch.zeros(places.shape[:3], device=places.device)
     for offset in SUBVOXEL:
         step = linear @ (spacing * torch.tensor(offset, device=places.device))
-        (labels,) = geometry.look_up(head, shape, places + step, head.labels)
+        (labels,) = geometry.look_up(person.head, person.shape, places + step, person.head.labels)
         total += means[row_of(labels)]
     return (total / len(SUBVOXEL))[None, None]
 
