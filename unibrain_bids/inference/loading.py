@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
@@ -12,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from unibrain_bids.errors import DeviceError, ResourceError
 from unibrain_bids.model.aligner import Aligner
@@ -19,7 +21,7 @@ from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.first_look import FirstLook
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.unibrain import UniBrain
-from unibrain_bids.model.weights import load_weights
+from unibrain_bids.model.weights import load_weights, weights_metadata
 
 UNIFIED_MODEL = "unified"
 # What files of weights hold, by the name of the model.
@@ -79,17 +81,53 @@ def resolve_device(name: str = "auto") -> torch.device:
 @lru_cache(maxsize=2)
 def load_model(device: str = "auto", weights: Path | None = None) -> Model:
     """The shipped unified model (or other weights for it), loaded once per process and device."""
-    resolved = resolve_device(device)
-    with np.load(resource("population/atlas.npz")) as arrays:
-        atlas = Atlas.from_arrays(arrays)
+    opened, atlas = open_weights(UNIFIED_MODEL, device, weights), population_atlas()
     first, second = FirstLook(UNIFIED.first_look_widths), Aligner(UNIFIED.aligner_widths, atlas)
     unibrain = UniBrain(UNIFIED, atlas)
-    path = weights or shipped_weights()
-    networks = {"first_look": first, "aligner": second, "unibrain": unibrain}
-    metadata = load_weights(path, networks)
-    for network in networks.values():
-        network.eval().requires_grad_(False).to(resolved)
-    return Model(first, second, unibrain, resolved, weights_digest(weights), metadata)
+    opened.fill({"first_look": first, "aligner": second, "unibrain": unibrain})
+    return Model(first, second, unibrain, opened.device, opened.sha256, opened.metadata)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file that holds a model's weights, and the device that they are for."""
+
+    path: Path
+    device: torch.device
+    sha256: str
+    metadata: dict[str, str]
+
+    def fill(self, networks: Mapping[str, nn.Module]) -> None:
+        """Make the networks, under their names in the file, ready for use on the device: evaluation, no gradients.
+
+        Raises
+        ------
+        ResourceError
+            They have other sizes than the file's.
+        """
+        load_weights(self.path, networks)
+        for network in networks.values():
+            network.eval().requires_grad_(False).to(self.device)
+
+
+def open_weights(model: str, device: str = "auto", path: Path | None = None) -> Weights:
+    """The shipped weights of a model, by its name, or those of a file, for a device.
+
+    Raises
+    ------
+    DeviceError
+        There is no such device.
+    ResourceError
+        The file cannot be read, or holds no weights of the model.
+    """
+    path = path or shipped_weights(model)
+    return Weights(path, resolve_device(device), weights_digest(path, model=model), weights_metadata(path))
+
+
+def population_atlas() -> Atlas:
+    """The soft atlas of the population frame, on the CPU."""
+    with np.load(resource("population/atlas.npz")) as arrays:
+        return Atlas.from_arrays(arrays)
 
 
 def shipped_weights(model: str = UNIFIED_MODEL) -> Path:

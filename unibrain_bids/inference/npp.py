@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unibrain_bids.imaging.affines import is_plausible_affine
 from unibrain_bids.imaging.scan import Scan, load_scan
-from unibrain_bids.inference.loading import resolve_device, shipped_weights, weights_digest
+from unibrain_bids.inference.loading import open_weights
 from unibrain_bids.inference.native import as_float64, no_brain
 from unibrain_bids.inference.prediction import Prediction
 from unibrain_bids.model import frame
@@ -32,7 +32,6 @@ from unibrain_bids.model.native import NativeGrid, extended_log_gain
 from unibrain_bids.model.npp import MASK_THRESHOLD, NPP, NppOutputs
 from unibrain_bids.model.presets import NPP as PUBLISHED
 from unibrain_bids.model.presets import NPP_SMALL
-from unibrain_bids.model.weights import load_weights, weights_metadata
 
 _PRESETS = {preset.name: preset for preset in (PUBLISHED, NPP_SMALL)}
 _PASSES = 3
@@ -57,12 +56,10 @@ class NppModel:
 @lru_cache(maxsize=2)
 def load_npp(device: str = "auto", weights: Path | None = None) -> NppModel:
     """The shipped NPP (or other weights for it), loaded once per process and device."""
-    resolved, path = resolve_device(device), weights or shipped_weights(NppModel.kind)
-    digest = weights_digest(path, model=NppModel.kind)
-    network = NPP(_PRESETS[weights_metadata(path)["preset"]])
-    metadata = load_weights(path, {NppModel.kind: network})
-    network.eval().requires_grad_(False).to(resolved)
-    return NppModel(network, resolved, digest, metadata)
+    opened = open_weights(NppModel.kind, device, weights)
+    network = NPP(_PRESETS[opened.metadata["preset"]])
+    opened.fill({"npp": network})
+    return NppModel(network, opened.device, opened.sha256, opened.metadata)
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unibrain_bids.imaging.affines import is_plausible_affine
 from unibrain_bids.imaging.scan import Scan, load_scan
-from unibrain_bids.inference.loading import Model, resolve_device, resource, shipped_weights, weights_digest
+from unibrain_bids.inference.loading import Model, open_weights, population_atlas
 from unibrain_bids.inference.loading import load_model as load_unified
 from unibrain_bids.inference.native import WHITE_MATTER_INTENSITY, as_float64, no_brain
 from unibrain_bids.inference.prediction import Prediction, named_network
@@ -35,7 +35,6 @@ from unibrain_bids.model.parcellation import CORTICAL_REGIONS, region_numbers
 from unibrain_bids.model.presets import UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY
 from unibrain_bids.model.published import PublishedUniBrain
 from unibrain_bids.model.soft_template import SoftTemplate
-from unibrain_bids.model.weights import load_weights, weights_metadata
 
 _PRESETS = {preset.name: preset for preset in (UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY)}
 _SMALLEST_BRAIN_MM3 = 200_000
@@ -68,15 +67,12 @@ class PublishedModel:
 @lru_cache(maxsize=2)
 def load_published(device: str = "auto", weights: Path | None = None) -> PublishedModel:
     """The shipped weights (or others for it), loaded once per process and device."""
-    resolved, path = resolve_device(device), weights or shipped_weights(PublishedModel.kind)
-    digest = weights_digest(path, model=PublishedModel.kind)
-    preset = _PRESETS[weights_metadata(path)["preset"]]
-    with np.load(resource("population/atlas.npz")) as arrays:
-        atlas = Atlas.from_arrays(arrays)
+    opened, atlas = open_weights(PublishedModel.kind, device, weights), population_atlas()
+    preset = _PRESETS[opened.metadata["preset"]]
     network = PublishedUniBrain(preset, SoftTemplate.from_atlas(atlas, preset.shape, preset.spacing), classes=0)
-    metadata = load_weights(path, {"published": network})
-    network.eval().requires_grad_(False).to(resolved)
-    return PublishedModel(network, atlas.to(resolved), load_unified(device), resolved, digest, metadata)
+    opened.fill({"published": network})
+    locator, device_atlas = load_unified(device), atlas.to(opened.device)
+    return PublishedModel(network, device_atlas, locator, opened.device, opened.sha256, opened.metadata)
 
 
 @torch.inference_mode()

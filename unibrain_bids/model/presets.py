@@ -1,4 +1,22 @@
-"""Sizes of the model's variants, as plain data."""
+"""Sizes of the model's variants, as plain data.
+
+What several presets have means the same in each:
+
+name
+    As given to the command line.
+shape, spacing
+    The grid that the model works on, and its voxels in mm.
+widths
+    Channels of the backbone, finest level first.
+transformer_blocks
+    Blocks at the bottleneck (NPP: 3).
+hypernetwork
+    Hidden widths of the lambda network (NPP: 512, 2048).
+stages
+    Affine stages M (UniBrain: 5).
+graph_features
+    Width of the two graph convolutions (UniBrain: 128).
+"""
 
 from __future__ import annotations
 
@@ -7,30 +25,18 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of one variant.
+    """Sizes of this program's own model: one stage is at the bottleneck, the others are recursive.
 
     Attributes
     ----------
-    name
-        As given to the command line.
     first_look_widths
         Channels of the first look at 8 mm, finest level first (four levels).
     aligner_widths
         Channels of the aligner at 4 mm, finest level first (four levels).
-    widths
-        Channels of the backbone, finest level first (five levels).
-    transformer_blocks
-        Blocks at the bottleneck (NPP: 3).
-    hypernetwork
-        Hidden widths of the lambda network (NPP: 512, 2048).
-    stages
-        Affine stages M: one from the bottleneck and M - 1 recursive ones (UniBrain: 5).
     stage_widths
         Channels of a recursive stage's convolutions.
     region_features
         Width of the region embeddings.
-    graph_features
-        Width of the two graph convolutions (UniBrain: 128).
     """
 
     name: str
@@ -61,19 +67,7 @@ UNIFIED = Preset(
 
 @dataclass(frozen=True)
 class NppPreset:
-    """Sizes of NPP alone (`model.npp`).
-
-    Attributes
-    ----------
-    name
-        As given to the command line.
-    shape, spacing
-        Grid of the conformed head, and its voxels in mm.
-    widths
-        Channels of the backbone, finest level first.
-    transformer_blocks, hypernetwork
-        As in `Preset`.
-    """
+    """Sizes of NPP alone (`model.npp`), whose grid is that of the conformed head."""
 
     name: str
     shape: tuple[int, int, int]
@@ -109,22 +103,14 @@ class UniBrainPreset:
 
     Attributes
     ----------
-    name
-        As given to the command line.
-    shape, spacing
-        The grid, voxels and mm.
     extraction, segmentation
         Channels of the ten convolutions of a U-Net with three levels.
     registration
         Channels of the convolutions of a stage, the first with stride 1, the others with stride 2.
     registration_hidden
         Width of the layer before the twelve parameters.
-    stages
-        Affine stages M.
     region_features
         Width of the three layers of the region MLP.
-    graph_features
-        Width of the two graph convolutions.
     region_stride
         Regions are described at every so many-th voxel along each axis.
     """

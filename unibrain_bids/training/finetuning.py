@@ -28,8 +28,7 @@ from unibrain_bids.group.learning import cohort_of
 from unibrain_bids.group.options import GroupOptions
 from unibrain_bids.group.participants import Participants, read_participants
 from unibrain_bids.group.tables import label_of
-from unibrain_bids.inference.loading import Model, load_model, resource, weights_digest
-from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.inference.loading import Model, load_model, population_atlas, resource, weights_digest
 from unibrain_bids.model.weights import save_weights
 from unibrain_bids.training.cohort import CohortScan, PreparedScan, find_cohort, prepare
 from unibrain_bids.training.joint import Budget, Fitted, Joint, TimeUp
@@ -164,10 +163,9 @@ def _cohort(
 
 
 def _joint(options: FinetuneOptions, model: Model, prepared: Mapping[str, PreparedScan], budget: Budget) -> Joint:
-    with np.load(resource("population/atlas.npz")) as arrays:
-        atlas = Atlas.from_arrays(arrays).to(model.device)
     heads = Heads.load(options.data or resource("population/phantom.npz"), model.device, keep_all=True)
-    return Joint(model, prepared, UnifiedRecipe(heads, atlas), options.out / "trainings", budget)
+    recipe = UnifiedRecipe(heads, population_atlas().to(model.device))
+    return Joint(model, prepared, recipe, options.out / "trainings", budget)
 
 
 def _with_target(
