@@ -15,7 +15,7 @@ from unibrain_bids.app.engine import batches, choose_plugin, configure, share_th
 from unibrain_bids.app.failures import INTERRUPTED, Failure, common_exit_code, explain, read_crashes
 from unibrain_bids.app.plan import Plan, describe, is_done, make_plan
 from unibrain_bids.app.progress import Progress
-from unibrain_bids.app.record import run_record
+from unibrain_bids.app.record import RunRecord, run_record
 from unibrain_bids.app.reports import flagged_scans, make_reports
 from unibrain_bids.app.settings import Settings
 from unibrain_bids.app.validation import validate
@@ -27,7 +27,7 @@ from unibrain_bids.bids.inputs import check_dataset
 from unibrain_bids.errors import ExitCode
 from unibrain_bids.workflows.logs import start_logging
 from unibrain_bids.workflows.names import ROOT, SHARED, scan_name, workflow_name
-from unibrain_bids.workflows.processing import DEFAULT_MODEL
+from unibrain_bids.workflows.processing import DEFAULT_MODEL, Processing
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,23 @@ def run(settings: Settings, check: Callable[[], None]) -> ExitCode:
     if settings.dry_run:
         print("\n".join(describe(plan, processing)))
         return ExitCode.SUCCESS
-    container = container_from_environment(os.environ)
+    _describe_dataset(processing)
+    write_citation(processing.output_dir, _methods(settings, weights))
+    with run_record(settings, weights=weights) as record:
+        record.inputs(plan)
+        start_logging(record.folder / "unibrain-bids.log", settings.verbosity)
+        if not settings.skip_validation:
+            validate(processing.bids_dir, record.folder)
+        failures = [] if settings.reports_only else _process(settings, plan, record, check)
+        code = common_exit_code(failures)
+        broken = [] if code == ExitCode.INTERRUPTED else make_reports(settings, plan, record.folder, check)
+        _report(settings, plan, failures, broken)
+        code = code or common_exit_code(broken)
+        record.content["ExitCode"] = int(code)
+    return code
+
+
+def _describe_dataset(processing: Processing) -> None:
     sources = processing.atlas_sources
     write_dataset_files(
         processing.output_dir,
@@ -72,27 +88,8 @@ def run(settings: Settings, check: Callable[[], None]) -> ExitCode:
         atlases={source.name: source.description for source in sources},
         tables=[source.table for source in sources],
         heads={head.label: f"Predictions of the head '{head.label}'. {head.card['Use']}" for head in processing.heads},
-        container=container,
+        container=container_from_environment(os.environ),
     )
-    write_citation(processing.output_dir, _methods(settings, weights))
-    with run_record(settings, weights=weights) as record:
-        record.inputs(plan)
-        start_logging(record.folder / "unibrain-bids.log", settings.verbosity)
-        if not settings.skip_validation:
-            validate(processing.bids_dir, record.folder)
-        failures: list[Failure] = []
-        if not settings.reports_only:
-            _announce(settings, plan, record.folder)
-            progress = Progress(len(plan.todo))
-            failures = [*plan.unreadable, *_execute(settings, plan, record.folder, progress, check)]
-            taken = {scan.key: progress.seconds.get(scan_name(scan)) for scan in plan.todo}
-            record.outcome(plan, failures, {scan: seconds for scan, seconds in taken.items() if seconds is not None})
-        code = common_exit_code(failures)
-        broken = [] if code == ExitCode.INTERRUPTED else make_reports(settings, plan, record.folder, check)
-        _report(settings, plan, failures, broken)
-        code = code or common_exit_code(broken)
-        record.content["ExitCode"] = int(code)
-    return code
 
 
 def _methods(settings: Settings, weights: str) -> str:
@@ -122,6 +119,16 @@ def _check_machine(settings: Settings) -> tuple[Settings, str]:
         device = str(resolve_device(settings.processing.device))
         settings = replace(settings, processing=replace(settings.processing, device=device))
     return settings, digest
+
+
+def _process(settings: Settings, plan: Plan, record: RunRecord, check: Callable[[], None]) -> list[Failure]:
+    """Process what is to do, and record what became of it; return the scans that did not get done."""
+    _announce(settings, plan, record.folder)
+    progress = Progress(len(plan.todo))
+    failures = [*plan.unreadable, *_execute(settings, plan, record.folder, progress, check)]
+    taken = {scan.key: progress.seconds.get(scan_name(scan)) for scan in plan.todo}
+    record.outcome(plan, failures, {scan: seconds for scan, seconds in taken.items() if seconds is not None})
+    return failures
 
 
 def _execute(

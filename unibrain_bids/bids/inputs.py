@@ -151,15 +151,21 @@ def find_scans(
     records = [ScanRecord.from_path(Path(path), dataset=root) for path in paths]
     records = [r for r in records if r.subject in participants and (not sessions or r.session in sessions)]
     if not records:
-        asked = [f"sub-{label}" for label in scope[0]] + [f"ses-{label}" for label in sessions]
-        raise NoScansError(
-            f"{root}: no image matches ({_listing(asked) or 'all participants'}, filters {json.dumps(filters or {})}).",
-            "Expected sub-<label>/[ses-<label>/]anat/*_T1w.nii[.gz]; check the filters, "
-            "and remove the pybids index if the dataset has changed since.",
-        )
+        raise _no_match(root, *scope, filters or {})
     if without := sorted(set(participants) - {r.subject for r in records}):
         logger.warning("%d participant(s) have no matching scan: %s", len(without), _listing(without))
     return _one_per_key(records)
+
+
+def _no_match(
+    root: Path, participants: Sequence[str], sessions: Sequence[str], filters: dict[str, Any]
+) -> NoScansError:
+    asked = [f"sub-{label}" for label in participants] + [f"ses-{label}" for label in sessions]
+    return NoScansError(
+        f"{root}: no image matches ({_listing(asked) or 'all participants'}, filters {json.dumps(filters)}).",
+        "Expected sub-<label>/[ses-<label>/]anat/*_T1w.nii[.gz]; check the filters, "
+        "and remove the pybids index if the dataset has changed since.",
+    )
 
 
 def _read_description(bids_dir: Path) -> dict[str, Any]:

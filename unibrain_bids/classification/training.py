@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,12 +86,12 @@ def train_head(
     UsageError
         There are too few participants.
     """
-    options: dict[str, Any] = {
-        "candidates": candidates, "folds": folds, "repeats": repeats, "permutations": permutations, "seed": seed,
-    }  # fmt: skip
+    held_out = partial(
+        validate, cohort, candidates=candidates, folds=folds, repeats=repeats, permutations=permutations, seed=seed,
+        progress=progress,
+    )  # fmt: skip
     n_sites = 0 if cohort.sites is None else len(set(cohort.sites))
-    schemes = [False, True] if n_sites > 1 else [False]
-    validations = tuple(validate(cohort, by_site=by_site, progress=progress, **options) for by_site in schemes)
+    validations = tuple(held_out(by_site=by_site) for by_site in ([False, True] if n_sites > 1 else [False]))
     chosen, _ = choose(cohort, candidates=candidates, seed=seed)
     card = new_card(
         label,

@@ -167,26 +167,12 @@ def validate(
         There are too few participants.
     """
     check_size(cohort, folds)
-    n_participants = len(set(cohort.participants))
-    repeats = repeats or (1 if n_participants >= SMALL_COHORT else REPEATS)
     if by_site:
-        repeats, partitions = 1, [site_splits(cohort)]
+        partitions = [site_splits(cohort)]
     else:
+        repeats = repeats or (1 if len(set(cohort.participants)) >= SMALL_COHORT else REPEATS)
         partitions = [outer_splits(cohort, folds, seed + k) for k in range(repeats)]
-    names = [HEAD, *(candidate.name for candidate in candidates), BASELINE]
-    scores, margins = ({name: np.zeros(len(cohort)) for name in names} for _ in range(2))
-    choices: Counter[str] = Counter()
-    for repeat, partition in enumerate(partitions):
-        for k, split in enumerate(partition):
-            train, test = cohort.take(split.train), cohort.take(split.test)
-            for name, chosen in _choices(train, candidates, by_site=by_site, seed=seed + repeat).items():
-                held_out = chosen.candidate.fit(train, chosen.setting, seed).scores(test)
-                scores[name][split.test] += held_out / repeats
-                margins[name][split.test] += (held_out - chosen.threshold) / repeats
-                if name == HEAD:
-                    choices[chosen.candidate.name] += 1
-            progress(f"fold {k + 1} of {len(partition)}, repeat {repeat + 1} of {repeats}")
-    results = {name: Result(*map(cohort.of_participants, (scores[name], margins[name]))) for name in names}
+    results, choices = _cross_validate(cohort, partitions, candidates, by_site=by_site, seed=seed, progress=progress)
     target = cohort.of_participants(cohort.target)
     return Validation(
         scheme=_scheme(cohort, partitions, by_site=by_site),
@@ -194,7 +180,7 @@ def validate(
         classes=cohort.classes,
         results=results,
         figures={name: _figures(cohort, target, result, seed) for name, result in results.items()},
-        choices=dict(choices),
+        choices=choices,
         refitted=refitted_test(cohort, partitions[0], permutations, seed),
         fixed=fixed_score_test(cohort, partitions[0], results[HEAD].scores, permutations, seed),
         by_site=_by_site(cohort, target, results[HEAD]),
@@ -235,6 +221,33 @@ def leakage(cohort: Cohort, *, seed: int = 0) -> dict[str, float] | None:
         guessed[test] = classifier.fit(scaler(values[train]), large.sites[train]).predict(scaler(values[test]))
     accuracy = float(balanced_accuracy_score(large.sites, guessed))
     return {"balanced_accuracy": accuracy, "chance": 1 / len(set(large.sites)), "sites": len(set(large.sites))}
+
+
+def _cross_validate(
+    cohort: Cohort,
+    partitions: Sequence[Sequence[Split]],
+    candidates: Sequence[Candidate],
+    *,
+    by_site: bool,
+    seed: int,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Result], dict[str, int]]:
+    """Return the held-out results of every model, and in how many folds each candidate became the head."""
+    names, repeats = [HEAD, *(candidate.name for candidate in candidates), BASELINE], len(partitions)
+    scores, margins = ({name: np.zeros(len(cohort)) for name in names} for _ in range(2))
+    heads: Counter[str] = Counter()
+    for repeat, partition in enumerate(partitions):
+        for k, split in enumerate(partition):
+            train, test = cohort.take(split.train), cohort.take(split.test)
+            choices = _choices(train, candidates, by_site=by_site, seed=seed + repeat)
+            heads[choices[HEAD].candidate.name] += 1
+            for name, chosen in choices.items():
+                held_out = chosen.candidate.fit(train, chosen.setting, seed).scores(test)
+                scores[name][split.test] += held_out / repeats
+                margins[name][split.test] += (held_out - chosen.threshold) / repeats
+            progress(f"fold {k + 1} of {len(partition)}, repeat {repeat + 1} of {repeats}")
+    results = {name: Result(*map(cohort.of_participants, (scores[name], margins[name]))) for name in names}
+    return results, dict(heads)
 
 
 def _choices(train: Cohort, candidates: Sequence[Candidate], *, by_site: bool, seed: int) -> dict[str, Chosen]:

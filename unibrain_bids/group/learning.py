@@ -124,25 +124,14 @@ def cohort_of(
     """
     column = str(options.classify or options.regress)
     option = option or ("--classify" if options.classify else "--regress")
-    found = participants.column(column, option=option)
     members = list(dict.fromkeys(scan.participant for scan, _ in scans))
-    excluded = {member: f"no value of {column}" for member in members if member not in found}
-    present = [member for member in members if member in found]
-    classes = None
-    if options.classify:
-        classes, values, others = two_classes(found, present, options.classes, option=f"{option} {column}")
-        excluded |= others
-    else:
-        numbers = participants.numbers(column, option=option)
-        values = {member: numbers[member] for member in present}
-        if len(set(values.values())) < 2:
-            raise UsageError(f"{option} {column}: fewer than two different values.", "Give a column of numbers.")
+    classes, values, excluded = _targets(participants, options, column, members, option=option)
     chosen = [name for name in chosen_covariates(participants, options, target=column) if name != INTRACRANIAL]
     site = site_column(participants, options)
     covariates = covariates_of(participants, chosen, members=list(values), categorical=[site] if site else [])
     unknown = np.full(len(covariates.names), math.nan)  # the mean stands in for them
-    who = [scan.participant for scan, _ in scans if scan.participant in values]
-    features = [one for scan, one in scans if scan.participant in values]
+    used = [(scan.participant, one) for scan, one in scans if scan.participant in values]
+    who, features = [name for name, _ in used], [one for _, one in used]
     sites = participants.columns[site] if site else {}
     cohort = Cohort(
         regions=np.stack([one.regions for one in features]),
@@ -150,13 +139,25 @@ def cohort_of(
         networks=np.stack([one.network for one in features]),
         target=np.array([values[name] for name in who]),
         participants=np.array(who),
-        covariates=np.stack(
-            [
-                np.append(covariates.values.get(name, unknown), one.whole)
-                for name, one in zip(who, features, strict=True)
-            ]
-        ),
+        covariates=np.stack([np.append(covariates.values.get(name, unknown), one.whole) for name, one in used]),
         sites=np.array([sites.get(name, "n/a") for name in who]) if site else None,
         classes=classes,
     )
     return cohort, excluded
+
+
+def _targets(
+    participants: Participants, options: GroupOptions, column: str, members: Sequence[str], *, option: str
+) -> tuple[tuple[str, str] | None, dict[str, float], dict[str, str]]:
+    """Return the classes (None for a number), each participant's target, and why others have none."""
+    found = participants.column(column, option=option)
+    excluded = {member: f"no value of {column}" for member in members if member not in found}
+    present = [member for member in members if member in found]
+    if options.classify:
+        classes, values, others = two_classes(found, present, options.classes, option=f"{option} {column}")
+        return classes, values, excluded | others
+    numbers = participants.numbers(column, option=option)
+    values = {member: numbers[member] for member in present}
+    if len(set(values.values())) < 2:
+        raise UsageError(f"{option} {column}: fewer than two different values.", "Give a column of numbers.")
+    return None, values, excluded

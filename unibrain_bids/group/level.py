@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unibrain_bids.bids.atomic import write_text
 from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
+from unibrain_bids.classification.card import HeadFile
 from unibrain_bids.classification.head import load_head
 from unibrain_bids.errors import DatasetError, UsageError
 from unibrain_bids.group.comparison import Comparison, Question, ask
@@ -19,7 +20,7 @@ from unibrain_bids.group.learning import learn, one_maker
 from unibrain_bids.group.options import GroupOptions
 from unibrain_bids.group.outliers import outlying_measures
 from unibrain_bids.group.page import compared_section, group_page
-from unibrain_bids.group.participants import read_participants, recorded_sex
+from unibrain_bids.group.participants import Participants, read_participants, recorded_sex
 from unibrain_bids.group.predictions import predict_all, sex_mismatches, write_phenotype
 from unibrain_bids.group.statistics import Means
 from unibrain_bids.group.tables import label_of, scan_rows, write_comparison, write_networks, write_scans, write_volumes
@@ -78,16 +79,9 @@ def run_group(
         label = label_of(str(options.classify or options.regress))
         sections.append(learned_section(learn(output_dir, gathered, table, options, label=label)))
     for file in options.heads:
-        if file.sees_model:
-            remedy = "Give it at participant level (--classifier)."
-            raise UsageError(f"{file.path}: sees the model's own outputs, which no table holds.", remedy)
-        maker = one_maker(gathered)
-        file.check(weights=maker.weights, version=maker.release, atlas=DEFAULT_ATLAS)
-        head = load_head(file)
-        outcomes = predict_all(head, gathered.features)
-        sections.append(predicted_section(head, write_phenotype(output_dir, head, gathered.features, outcomes)))
-        if set(head.classes or ()) == {"F", "M"}:
-            remarks |= sex_mismatches(head, outcomes, recorded_sex(table))
+        section, doubts = _predict(output_dir, gathered, file, table)
+        sections.append(section)
+        remarks |= doubts
     rows = scan_rows(gathered, outlying_measures(gathered.quality), remarks)
     write_scans(output_dir, rows)
     write_volumes(output_dir, gathered)
@@ -102,6 +96,22 @@ def run_group(
     )
     write_text(output_dir / PAGE, page)
     return GroupResult(len(rows), gathered.excluded)
+
+
+def _predict(
+    output_dir: Path, gathered: Gathered, file: HeadFile, table: Participants
+) -> tuple[Section, dict[str, str]]:
+    """Write a head's predictions; return their section, and the scans whose predicted sex is not the recorded one."""
+    if file.sees_model:
+        remedy = "Give it at participant level (--classifier)."
+        raise UsageError(f"{file.path}: sees the model's own outputs, which no table holds.", remedy)
+    maker = one_maker(gathered)
+    file.check(weights=maker.weights, version=maker.release, atlas=DEFAULT_ATLAS)
+    head = load_head(file)
+    outcomes = predict_all(head, gathered.features)
+    section = predicted_section(head, write_phenotype(output_dir, head, gathered.features, outcomes))
+    predicts_sex = set(head.classes or ()) == {"F", "M"}
+    return section, sex_mismatches(head, outcomes, recorded_sex(table)) if predicts_sex else {}
 
 
 def _networks_by_class(gathered: Gathered, question: Question | None) -> dict[str, dict[str, Means]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,37 +90,72 @@ def region_table(
     import pandas as pd
 
     affine = np.asarray(affine, dtype=np.float64)
-    voxels, bounds = region_voxels(labels, indices)
-    counts = np.diff(bounds)
-    region = np.repeat(np.arange(len(indices)), counts)
-    values = intensity.ravel()[voxels].astype(np.float64)
-
-    def mean(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-        with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an empty region
-            return np.bincount(region, weights=samples, minlength=len(indices)) / counts
-
-    means = mean(values)
-    position = np.stack([mean(axis.astype(np.float64)) for axis in np.unravel_index(voxels, labels.shape)], axis=1)
-    centroids = apply_affine(affine, position)
-    in_mni = apply_affine(np.asarray(mni_from_scan, dtype=np.float64), centroids)
-    volume = counts * abs(np.linalg.det(affine[:3, :3]))
-    shares = {f"{name.lower()}_fraction": mean(tissues[name].ravel()[voxels].astype(float)) for name in _TISSUES}
+    regions = _Regions(*region_voxels(labels, indices))
+    volume = regions.counts * abs(np.linalg.det(affine[:3, :3]))
     return pd.DataFrame(
         {
             "index": list(indices),
             "name": list(names),
-            "n_voxels": counts,
+            "n_voxels": regions.counts,
             "volume": volume,
             "volume_fraction": volume / intracranial_volume,
             "thickness": thickness,
-            "intensity_mean": means,
-            "intensity_sd": np.sqrt(mean((values - means[region]) ** 2)),
-            "intensity_median": [np.median(part) if part.size else np.nan for part in np.split(values, bounds[1:-1])],
-            **shares,
-            **{f"centroid_{axis}": centroids[:, i] for i, axis in enumerate("xyz")},
-            **{f"mni_{axis}": in_mni[:, i] for i, axis in enumerate("xyz")},
+            **_intensities(regions, intensity),
+            **{f"{name.lower()}_fraction": regions.mean(regions.samples(tissues[name])) for name in _TISSUES},
+            **_positions(regions, labels.shape, affine, np.asarray(mni_from_scan, dtype=np.float64)),
         }
     )
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """Voxels sorted by region, as `region_voxels` returns them."""
+
+    voxels: NDArray[np.intp]
+    bounds: NDArray[np.intp]
+
+    @property
+    def counts(self) -> NDArray[np.intp]:
+        """Number of voxels, (K,)."""
+        return np.diff(self.bounds)
+
+    @cached_property
+    def row(self) -> NDArray[np.intp]:
+        """Region of each voxel, 0..K-1."""
+        return np.repeat(np.arange(self.counts.size), self.counts)
+
+    def samples(self, image: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the image (X, Y, Z) at the voxels."""
+        return image.ravel()[self.voxels].astype(np.float64)
+
+    def mean(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean over each region (K,) of a number per voxel; NaN without voxels."""
+        with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an empty region
+            return np.bincount(self.row, weights=samples, minlength=self.counts.size) / self.counts
+
+
+def _intensities(regions: _Regions, image: NDArray[Any]) -> dict[str, Any]:
+    values = regions.samples(image)
+    means = regions.mean(values)
+    parts = np.split(values, regions.bounds[1:-1])
+    return {
+        "intensity_mean": means,
+        "intensity_sd": np.sqrt(regions.mean((values - means[regions.row]) ** 2)),
+        "intensity_median": [np.median(part) if part.size else np.nan for part in parts],
+    }
+
+
+def _positions(
+    regions: _Regions, shape: tuple[int, ...], affine: NDArray[np.float64], mni_from_scan: NDArray[np.float64]
+) -> dict[str, Any]:
+    voxels = np.unravel_index(regions.voxels, shape)
+    in_scan = apply_affine(affine, np.stack([regions.mean(axis.astype(np.float64)) for axis in voxels], axis=1))
+    in_mni = apply_affine(mni_from_scan, in_scan)
+    return {
+        f"{world}_{axis}": points[:, i]
+        for world, points in (("centroid", in_scan), ("mni", in_mni))
+        for i, axis in enumerate("xyz")
+    }
 
 
 def region_voxels(labels: NDArray[Any], indices: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
