@@ -36,7 +36,7 @@ def complaints(tree):
         owner = ast.unparse(node.func)
         if name_of(node) in UNSAFE_CALLS and not (owner.endswith(".eval") and not node.args):  # torch's Module.eval()
             yield owner
-        if owner in ("torch.load", "load") and "torch" in owner and keywords(node).get("weights_only") is not True:
+        if owner == "torch.load" and keywords(node).get("weights_only") is not True:
             yield owner
         if owner == "yaml.load" or keywords(node).get("allow_pickle") is True or keywords(node).get("shell") is True:
             yield owner

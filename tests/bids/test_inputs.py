@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import pickle
-import time
 from pathlib import Path
 
 import pytest
@@ -168,30 +167,34 @@ def test_index_of_pybids_is_used(raw, tmp_path):
     assert keys(find_scans(raw, database_dir=tmp_path / "index")) == KEYS
 
 
-def test_only_anatomical_images_are_indexed(tmp_path):
-    """Of 300 participants, asking for a few takes a small part of the time of a full index, and all of them a part."""
+def test_only_anatomical_images_are_indexed(tmp_path, monkeypatch):
+    """No folder but `anat` is opened, nor one of participants that nobody asked for: thousands take seconds."""
     from bids import BIDSLayout
 
-    (tmp_path / "dataset_description.json").write_text('{"Name": "Many", "BIDSVersion": "1.10.0"}')
-    for number in range(300):
-        subject = f"sub-{number:03d}"
-        for folder, names in {
-            "anat": ["T1w.nii.gz", "T1w.json", "T2w.nii.gz"],
-            "func": [f"task-rest_run-{run}_bold.{end}" for run in range(1, 5) for end in ("nii.gz", "json")],
-        }.items():
-            (tmp_path / subject / folder).mkdir(parents=True)
-            for name in names:
-                (tmp_path / subject / folder / f"{subject}_{name}").write_text("{}")
+    (tmp_path / "dataset_description.json").write_text('{"Name": "Some", "BIDSVersion": "1.10.0"}')
+    for subject in (f"sub-{number:02d}" for number in range(6)):
+        for name in ("anat/{}_T1w.nii.gz", "anat/{}_T1w.json", "func/{}_task-rest_bold.nii.gz"):
+            path = tmp_path / subject / name.format(subject)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+    opened, scandir = set(), os.scandir
 
-    def seconds(call):
-        start = time.perf_counter()
+    def watched(path):
+        opened.add(Path(path))
+        return scandir(path)
+
+    def opened_by(call):
+        opened.clear()
         call()
-        return time.perf_counter() - start
+        return {path.relative_to(tmp_path).as_posix() for path in opened if tmp_path in path.parents}
 
-    full = seconds(lambda: BIDSLayout(tmp_path))
-    assert len(find_scans(tmp_path)) == 300
-    assert seconds(lambda: find_scans(tmp_path)) < full / 3
-    assert seconds(lambda: find_scans(tmp_path, participant_labels=["007", "123"])) < full / 10
+    monkeypatch.setattr(os, "scandir", watched)
+    subjects = {f"sub-{number:02d}" for number in range(6)}
+    folders = {f"{subject}/{folder}" for subject in subjects for folder in ("anat", "func")}
+    assert opened_by(lambda: BIDSLayout(tmp_path)) == subjects | folders
+    assert opened_by(lambda: find_scans(tmp_path)) == subjects | {f"{subject}/anat" for subject in subjects}
+    few = opened_by(lambda: find_scans(tmp_path, participant_labels=["02", "05"]))
+    assert few == {"sub-02", "sub-02/anat", "sub-05", "sub-05/anat"}
 
 
 def test_not_a_dataset(tmp_path, make_raw):

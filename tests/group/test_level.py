@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from unibrain_bids.app.cli import main
@@ -84,9 +85,15 @@ def test_participants_with_several_scans_count_once(small):
 def test_number_is_compared_by_correlation(small):
     raw, out = small
     run_group(raw, out, options=GroupOptions(compare="age", covariates=()))
-    rows = read(out / "group_atlas-DK_desc-age_regions.tsv")
+    rows = [row for row in read(out / "group_atlas-DK_desc-age_regions.tsv") if row["measure"] == "volume"]
     assert "mean_control" not in rows[0]
-    assert all(-1 <= float(row["effect"]) <= 1 for row in rows if row["effect"] != "n/a")
+    age = {row["participant_id"]: float(row["age"]) for row in read(raw / "participants.tsv")}
+    scans = read(out / "group_atlas-DK_desc-volume_morph.tsv")
+    for row in rows[:3]:
+        region = row["region"]
+        volumes = [[float(scan[region]) for scan in scans if scan["participant_id"] == name] for name in age]
+        correlation = np.corrcoef(list(age.values()), np.mean(volumes, axis=1))[0, 1]
+        assert float(row["effect"]) == pytest.approx(correlation, abs=1e-3)
 
 
 def test_damaged_tables_are_reported_not_dropped(small):

@@ -1,4 +1,4 @@
-"""The packaged atlas, random affines, and one model of the shipped sizes for all tests of a process."""
+"""The packaged atlas, and random affines."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from scipy.spatial.transform import Rotation
 
 from unibrain_bids.inference import resource
 from unibrain_bids.model.atlas import Atlas
-from unibrain_bids.model.presets import UNIFIED
-from unibrain_bids.model.unibrain import UniBrain
 
 MakeAffine = Callable[..., torch.Tensor]
 
@@ -21,17 +19,6 @@ MakeAffine = Callable[..., torch.Tensor]
 def atlas() -> Atlas:
     with np.load(resource("population/atlas.npz")) as arrays:
         return Atlas.from_arrays(arrays)
-
-
-@pytest.fixture(scope="session")
-def unibrain(atlas: Atlas) -> UniBrain:
-    """The shipped sizes with a classifier; zero-initialised layers are moved off zero, so that gradients pass."""
-    torch.manual_seed(0)
-    model = UniBrain(UNIFIED, atlas, classes=2).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.01 * torch.randn_like(parameter)
-    return model
 
 
 @pytest.fixture(scope="session")

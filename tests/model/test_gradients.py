@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.unibrain import UniBrain
+
+# All parts of the shipped model, with few channels.
+SMALL = replace(UNIFIED, widths=(4, 4, 8, 8, 16), transformer_blocks=1, hypernetwork=(8, 8), stage_widths=(4, 4))
+
+
+@pytest.fixture
+def unibrain(atlas: Atlas) -> UniBrain:
+    """With a classifier; zero-initialised layers are moved off zero, so that gradients pass."""
+    torch.manual_seed(0)
+    model = UniBrain(SMALL, atlas, classes=2).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)
+    return model
 
 
 def gradients(model: UniBrain, loss: Tensor) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from unibrain_bids.reports.cohort import load_cohort
 from unibrain_bids.reports.files import find_scans
@@ -52,6 +53,7 @@ def test_scans_of_one_participant_share_a_page(reports: dict[str, str]) -> None:
 
 def test_what_the_dataset_says_is_escaped(dataset: Any, reports: dict[str, str]) -> None:
     for html in reports.values():
+        assert escape(dataset.hostile) in html, "it is shown"
         assert "<script>alert" not in html and "<img src=http" not in html and dataset.hostile not in html
         assert not re.search(r"<[^<>]*(src|href)=.?https?://(?!doi\.org|arxiv\.org)", html)
 
