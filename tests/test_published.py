@@ -11,9 +11,9 @@ import torch
 
 from unibrain_bids import demo
 from unibrain_bids.imaging.scan import load_scan
-from unibrain_bids.inference import load_model, predict, resource
+from unibrain_bids.inference import load_model, predict
+from unibrain_bids.inference.loading import population_atlas
 from unibrain_bids.labels import LabelTable
-from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.presets import UNIBRAIN_TINY
 from unibrain_bids.model.published import PublishedUniBrain
 from unibrain_bids.model.soft_template import SoftTemplate
@@ -23,8 +23,7 @@ from unibrain_bids.model.weights import save_weights
 @pytest.mark.slow
 def test_what_it_knows_stands_on_the_scans_own_grid(tmp_path: Path) -> None:
     """Weights that take everything for brain and leave the head where the first two looks have put it."""
-    with np.load(resource("population/atlas.npz")) as arrays:
-        template = SoftTemplate.from_atlas(Atlas.from_arrays(arrays), UNIBRAIN_TINY.shape, UNIBRAIN_TINY.spacing)
+    template = SoftTemplate.from_atlas(population_atlas(), UNIBRAIN_TINY.shape, UNIBRAIN_TINY.spacing)
     network = PublishedUniBrain(UNIBRAIN_TINY, template, classes=0)
     with torch.no_grad():
         network.extraction.head.weight.zero_()

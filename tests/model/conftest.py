@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from unibrain_bids.inference import resource
+from unibrain_bids.inference.loading import population_atlas
 from unibrain_bids.model.atlas import Atlas
 
 MakeAffine = Callable[..., torch.Tensor]
@@ -17,8 +17,7 @@ MakeAffine = Callable[..., torch.Tensor]
 
 @pytest.fixture(scope="session")
 def atlas() -> Atlas:
-    with np.load(resource("population/atlas.npz")) as arrays:
-        return Atlas.from_arrays(arrays)
+    return population_atlas()
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,8 @@ from unibrain_bids.classification.features import Features
 from unibrain_bids.classification.graph import GraphModel, RegionGraph
 from unibrain_bids.classification.head import load_head
 from unibrain_bids.errors import ExitCode, ResourceError
-from unibrain_bids.inference import loading, resource
-from unibrain_bids.inference.loading import load_model, weights_digest
-from unibrain_bids.model.atlas import Atlas
+from unibrain_bids.inference import loading
+from unibrain_bids.inference.loading import load_model, population_atlas, weights_digest
 from unibrain_bids.model.description import Description, describe_head
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.unibrain import UniBrain
@@ -63,11 +62,6 @@ def head_of(phantom: Material, anatomy: int) -> SimulatedHead:
         return simulate(phantom, SPAN, 1000 + anatomy, anatomy=anatomy)
 
 
-def atlas() -> Atlas:
-    with np.load(resource("population/atlas.npz")) as arrays:
-        return Atlas.from_arrays(arrays)
-
-
 @pytest.fixture
 def tiny_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Weights of a model of the same parts, with few channels; the loader expects these sizes."""
@@ -75,8 +69,8 @@ def tiny_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     modules = {
         "first_look": loading.FirstLook(TINY.first_look_widths),
-        "aligner": loading.Aligner(TINY.aligner_widths, atlas()),
-        "unibrain": UniBrain(TINY, atlas()),
+        "aligner": loading.Aligner(TINY.aligner_widths, population_atlas()),
+        "unibrain": UniBrain(TINY, population_atlas()),
     }
     path = tmp_path / "tiny.safetensors"
     save_weights(path, {name: module.state_dict() for name, module in modules.items()}, {"licence": "Apache-2.0"})
@@ -116,15 +110,15 @@ def recipe_of(phantom: Material, anatomy: int) -> FinetuneRecipe:
     known[:, :, :, :10] = -1
     samples = {"scan": Sample(head.image, 7.0, head.brain, known)}
     torch.manual_seed(0)
-    joint = JointModel(UniBrain(TINY, atlas()), random_head(TINY.region_features + 1 + 3))
+    joint = JointModel(UniBrain(TINY, population_atlas()), random_head(TINY.region_features + 1 + 3))
     joint.graph.train()
     scaler = {"feature_mean": torch.zeros(1), "feature_sd": torch.ones(1)}
     size = REGIONS * (TINY.region_features + 1) + 3
     for name, value in scaler.items():
         setattr(joint, name, value.expand(size).clone())
     return FinetuneRecipe(
-        joint, UnifiedRecipe(Heads(phantom, phantom), atlas()), samples, training=["scan"], validation=["scan"],
-        targets={"scan": 1.0}, classes=True, device=torch.device("cpu"),
+        joint, UnifiedRecipe(Heads(phantom, phantom), population_atlas()), samples, training=["scan"],
+        validation=["scan"], targets={"scan": 1.0}, classes=True, device=torch.device("cpu"),
     )  # fmt: skip
 
 
