@@ -16,7 +16,7 @@ import pytest
 from unibrain_bids import demo
 
 ROOT = Path(__file__).parents[2]
-SPAN = replace(demo.SPAN, shape=(108, 132, 126), spacing=2.0)
+SPAN = replace(demo.SPAN, shape=(72, 88, 84), spacing=3.0)
 
 
 @pytest.fixture(scope="session")
