@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unibrain_bids.evaluation.experiments import unibrain_tables
-from unibrain_bids.evaluation.experiments.gradients import gradient_norms
+from unibrain_bids.evaluation.experiments.gradients import gradient_norms, weight_distances
 from unibrain_bids.evaluation.experiments.results import read_rows
 from unibrain_bids.evaluation.experiments.unibrain import RUNS, start_from
 from unibrain_bids.evaluation.experiments.unibrain_baselines import (
@@ -36,6 +36,15 @@ def test_gradient_norms_tell_modules_apart() -> None:
     x = torch.ones(1, 1)
     terms = {"first": 3 * model["a"](x).sum(), "both": (4 * model["a"](x) + 5 * model["b"](x)).sum()}
     assert gradient_norms(terms, model, ("a", "b")) == {"first": [3.0, 0.0], "both": [4.0, 5.0]}
+
+
+def test_distances_of_weights_are_relative_to_the_modules_norm() -> None:
+    weights = {"a.weight": torch.tensor([3.0, 0.0]), "a.bias": torch.tensor([4.0]), "ab.weight": torch.ones(1)}
+    other = {**weights, "a.bias": torch.tensor([5.0])}
+    assert weight_distances(weights, {"other": other}, ("a", "ab")) == [
+        {"module": "a", "other": "0.2"},
+        {"module": "ab", "other": "0"},
+    ]
 
 
 def test_frozen_modules_keep_what_was_drawn() -> None:
@@ -96,9 +105,9 @@ def test_tables_name_what_was_not_run(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "argv", ["tables", "--runs", str(tmp_path), "--out", str(tmp_path / "docs")])
     unibrain_tables.main()
     page = (tmp_path / "docs" / "unibrain.md").read_text()
-    (row,) = read_rows(tmp_path / "docs" / "unibrain_main.tsv")
+    (row,) = read_rows(tmp_path / "docs" / "unibrain-main.tsv")
     assert row["ACC"] == "1.000" and row["AUC"] == "1.000 (1.000 to 1.000)"
     assert "its own affine: 0.200 (0.200 to 0.200)" in page
     others = [run.label for name, run in RUNS.items() if run.table == "main" and name != "joint"]
     assert f"Not run: {'; '.join(others)}." in page
-    assert not (tmp_path / "docs" / "unibrain_ablations.tsv").exists() and "Not run.\n" in page
+    assert not (tmp_path / "docs" / "unibrain-ablations.tsv").exists() and "Not run.\n" in page

@@ -113,6 +113,8 @@ class UniBrainPreset:
         Width of the three layers of the region MLP.
     region_stride
         Regions are described at every so many-th voxel along each axis.
+    own_regions
+        Whether each region has weights of its own in the region MLP's first layer (`published.RegionMLP`).
     """
 
     name: str
@@ -126,6 +128,7 @@ class UniBrainPreset:
     region_features: int
     graph_features: int
     region_stride: int = 1
+    own_regions: bool = True
 
 
 UNIBRAIN = UniBrainPreset(
@@ -154,7 +157,8 @@ UNIBRAIN_SMALL = UniBrainPreset(
     region_features=64,
     graph_features=64,
     region_stride=2,
+    own_regions=False,  # the shipped weights are older than these layers
 )
 
 # The experiments' size: dozens of runs in an hour on one slow thread.
-UNIBRAIN_TINY = replace(UNIBRAIN_SMALL, name="unibrain-tiny", shape=(20, 24, 20), spacing=8.0, region_stride=1)
+UNIBRAIN_TINY = replace(UNIBRAIN_SMALL, name="unibrain-tiny", shape=(20, 24, 20), spacing=8.0, own_regions=True)

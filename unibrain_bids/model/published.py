@@ -9,6 +9,7 @@ Where this departs from the paper or from its code, on purpose:
   which learn every voxel apart; moments keep what the region looks like and where it lies, on any grid.
 - The channels of the regions are fixed, so that a vanished region shifts no other, and edges are dropped as the paper
   says (the code keeps that share instead).
+- Embeddings of regions are centred over the regions before they get unit length (`RegionMLP`).
 - The M stages of the registration are one network applied M times; each of its steps is bounded (`registration`).
 - Convolutions of the U-Nets are followed by instance normalisation; the ten of them make three levels.
 """
@@ -25,7 +26,7 @@ from unibrain_bids.model import frame
 from unibrain_bids.model.blocks import ConvBlock
 from unibrain_bids.model.classifier import GraphClassifier
 from unibrain_bids.model.presets import UniBrainPreset
-from unibrain_bids.model.registration import RecursiveStage
+from unibrain_bids.model.registration import RecursiveStage, carry_through
 from unibrain_bids.model.soft_template import TISSUES, SoftTemplate
 from unibrain_bids.model.spatial import transform_points, warp
 
@@ -113,24 +114,41 @@ class UNet(nn.Module):
         return self.head(x)
 
 
-class RegionMLP(nn.Module):
-    """Three layers, the same for every region: descriptions (batch, R, inputs) to H (batch, R, width) of unit length.
+class RegionLinear(nn.Module):
+    """A linear layer of its own for every region: (batch, R, inputs) to (batch, R, outputs)."""
 
-    Each measure is standardised over the scan's regions first.
+    def __init__(self, regions: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.1 * torch.randn(regions, inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(regions, outputs))
+
+    def forward(self, description: Tensor) -> Tensor:
+        """Apply each region's layer to its description."""
+        return torch.einsum("bri,rio->bro", description, self.weight) + self.bias
+
+
+class RegionMLP(nn.Module):
+    """Three layers: descriptions (batch, R, inputs) to H (batch, R, width) of unit length.
+
+    Each measure is standardised over the scan's regions first, and H is centred over them before it gets unit length:
+    edges are correlations. Without that the embeddings stay alike, all edges near 1, and classes are learnt late.
+
+    With a number of `regions`, each has weights of its own in the first layer, as in the paper: there it sees flattened
+    masked volumes, and regions have no voxel in common. Else the three layers are the same for every region.
     """
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, inputs: int, width: int, regions: int = 0) -> None:
         super().__init__()
-        self.normalise = nn.LayerNorm(inputs)
-        self.mlp = nn.Sequential(
-            nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
-        )
+        first: list[nn.Module] = [RegionLinear(regions, inputs, width)] if regions else [nn.Linear(inputs, width)]
+        self.normalise = nn.Identity() if regions else nn.LayerNorm(inputs)
+        self.mlp = nn.Sequential(*first, nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
     def forward(self, description: Tensor) -> Tensor:
         """Embed every region."""
         spread = description.std(dim=-2, keepdim=True) + _SMALLEST_SPREAD
         standardised = (description - description.mean(dim=-2, keepdim=True)) / spread
-        return functional.normalize(self.mlp(self.normalise(standardised)), dim=-1)
+        embedding = self.mlp(self.normalise(standardised))
+        return functional.normalize(embedding - embedding.mean(dim=-2, keepdim=True), dim=-1)
 
 
 def region_moments(regions: Tensor, features: Tensor) -> Tensor:
@@ -181,11 +199,14 @@ class PublishedUniBrain(nn.Module):
         self.registration = RecursiveStage(preset.registration, preset.shape, preset.registration_hidden)
         self.segmentation = UNet(1, preset.segmentation, TISSUES)
         # Tissues, coordinates, and the brain's intensity.
-        self.network = RegionMLP(2 * (TISSUES + 4) + 1, preset.region_features)
+        own = template.regions.shape[1] if preset.own_regions else 0
+        self.network = RegionMLP(2 * (TISSUES + 4) + 1, preset.region_features, own)
         self.classifier: GraphClassifier | None = None
         if classes:
             noise = {"feature_noise": _PERTURBATION, "dropped_edges": _PERTURBATION}
             self.classifier = GraphClassifier(preset.region_features, preset.graph_features, classes, **noise)
+            for layer in (*self.network.modules(), *self.classifier.modules()):
+                carry_through(layer)
         self.class_reaches = self.propagates = True
         buffers = {
             "image": template.image,

@@ -56,6 +56,8 @@ class RecursiveStage(nn.Module):
         self.convolutions = nn.Sequential(*layers)
         voxels = math.prod(math.ceil(n / 2 ** (len(widths) - 1)) for n in shape)
         self.mlp = nn.Sequential(nn.Linear(widths[-1] * voxels, hidden), nn.ReLU(), nn.Linear(hidden, 12))
+        for layer in (*self.convolutions, self.mlp[0]):
+            carry_through(layer)
         _start_at_identity(self.mlp[-1])
 
     def forward(self, aligned: Tensor, template: Tensor) -> Tensor:
@@ -151,6 +153,14 @@ def closed_form_affine(centre: Tensor, volume: Tensor, target: Tensor, *, smalle
     shift = goal.transpose(1, 2) - linear @ middle.transpose(1, 2)
     bottom = torch.tensor([[[0.0, 0.0, 0.0, 1.0]]], dtype=torch.float64, device=a.device).expand(len(a), 1, 4)
     return torch.cat([torch.cat([linear, shift], dim=2), bottom], dim=1).float()
+
+
+def carry_through(layer: nn.Module) -> None:
+    """He's initialisation, for layers with nothing that normalises: torch's own lets what they see fade."""
+    if isinstance(layer, (nn.Conv3d, nn.Linear)):
+        nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
 
 
 def _start_at_identity(layer: nn.Module) -> None:

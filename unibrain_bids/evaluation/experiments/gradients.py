@@ -1,8 +1,9 @@
 """Which loss reaches which module: norms of gradients, measured.
 
-    python -m unibrain_bids.evaluation.experiments.gradients --data packed/heads.npz --unibrain RUN/checkpoint.pt
+    python -m unibrain_bids.evaluation.experiments.gradients --data packed/heads.npz --runs work/experiments/unibrain
 
-One backward pass for each term of a loss, before its weight, on trained weights; "-" means exactly zero.
+One backward pass for each term of a loss, before its weight, on trained weights; "-" means exactly zero. With the runs
+of `experiments.unibrain`, also what becomes of that in training: how far the weights end from those of other runs.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unibrain_bids.evaluation.experiments.results import write_rows
-from unibrain_bids.evaluation.experiments.unibrain import PRESET
+from unibrain_bids.evaluation.experiments.results import Row, write_rows
+from unibrain_bids.evaluation.experiments.unibrain import PRESET, START
 from unibrain_bids.inference import resource
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.presets import UNIFIED
@@ -37,6 +38,12 @@ UNIFIED_MODULES = (
     "backbone", "multiplier", "extraction", "segmentation", "places", "registration", "parcellation", "network",
     "classifier",
 )  # fmt: skip
+# Runs that the joint one's weights are compared with.
+COMPARED = {
+    START: "the start",
+    "class-stopped": "classification's gradient stopped",
+    "joint-1": "another order of persons",
+}  # fmt: skip
 _SEED = 6_000_000
 _PEOPLE = 4
 
@@ -51,6 +58,22 @@ def gradient_norms(terms: Mapping[str, Tensor], model: nn.Module, modules: tuple
         squares = [[g.square().sum() for g in islice(found, len(group)) if g is not None] for group in parameters]
         norms[loss] = [float(torch.stack(group).sum().sqrt()) if group else 0.0 for group in squares]
     return norms
+
+
+def weight_distances(
+    weights: Mapping[str, Tensor], others: Mapping[str, Mapping[str, Tensor]], modules: tuple[str, ...]
+) -> list[Row]:
+    """For each module, how far its weights lie from those of others, relative to their norm."""
+    rows: list[Row] = []
+    for module in modules:
+        row = {"module": module}
+        names = [name for name in weights if name.startswith(f"{module}.")]
+        norm = torch.stack([weights[name].square().sum() for name in names]).sum()
+        for label, other in others.items():
+            apart = torch.stack([(weights[name] - other[name]).square().sum() for name in names]).sum()
+            row[label] = f"{float((apart / norm).sqrt()):.2g}"
+        rows.append(row)
+    return rows
 
 
 def published_map(heads: Heads, atlas: Atlas, checkpoint: Path) -> dict[str, list[float]]:
@@ -81,7 +104,7 @@ def main() -> None:
     """Write one of the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("packed/heads.npz"), help="file made by training.packing")
-    parser.add_argument("--unibrain", type=Path, help="checkpoint of a run of the experiments' preset; else `unified`")
+    parser.add_argument("--runs", type=Path, help="folder of the runs of `experiments.unibrain`; else `unified`")
     parser.add_argument("--out", type=Path, default=Path("docs/experiments"))
     args = parser.parse_args()
     heads = Heads.load(args.data, torch.device("cpu"))
@@ -89,15 +112,19 @@ def main() -> None:
         atlas = Atlas.from_arrays(arrays)
     name: str
     modules: tuple[str, ...]
-    if args.unibrain:
-        name, modules, norms = "unibrain", PUBLISHED_MODULES, published_map(heads, atlas, args.unibrain)
+    if args.runs:
+        checkpoints = {name: args.runs / name / "checkpoint.pt" for name in ("joint", *COMPARED)}
+        name, modules, norms = "unibrain", PUBLISHED_MODULES, published_map(heads, atlas, checkpoints["joint"])
+        others = {label: average_of(checkpoints[other]) for other, label in COMPARED.items()}
+        distances = weight_distances(average_of(checkpoints["joint"]), others, modules)
+        write_rows(args.out / "unibrain-apart.tsv", distances)
     else:
         name, modules, norms = "unified", UNIFIED_MODULES, unified_map(heads, atlas)
     rows = [
         dict(zip(("loss", *modules), (loss, *(f"{norm:.2g}" if norm else "-" for norm in values)), strict=True))
         for loss, values in norms.items()
     ]
-    write_rows(args.out / f"gradients_{name}.tsv", rows)
+    write_rows(args.out / f"gradients-{name}.tsv", rows)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m unibrain_bids.evaluation.experiments.unibrain_baselines --data packed/heads.npz
 
-Reads the cohorts of `experiments.unibrain`, and its run `start-2`, whose frozen networks describe regions and align
+Reads the cohorts of `experiments.unibrain`, and its run `start`, whose frozen networks describe regions and align
 brains for the classifiers that are trained afterwards.
 """
 
@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional
 
-from unibrain_bids.evaluation.experiments.unibrain import PRESET, RUNS, Material, load_material, recipe_of
+from unibrain_bids.evaluation.experiments.unibrain import PRESET, RUNS, START, Material, load_material, recipe_of
 from unibrain_bids.evaluation.published import label_figures
 from unibrain_bids.model.classifier import GraphClassifier
 from unibrain_bids.model.published import PublishedUniBrain
@@ -31,7 +31,6 @@ from unibrain_bids.model.weights import average_of
 from unibrain_bids.training import objectives
 from unibrain_bids.training.recipes.cohort import Cohort, KnownCohort
 
-FROZEN = "start-2"
 _NEIGHBOURS = 10
 _AFFINE_STEPS, _AFFINE_RATE = 60, 0.02
 _GRAPH_STEPS, _GRAPH_RATE = 200, 3e-3
@@ -130,9 +129,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     material = load_material(args.data, args.out)
-    model = recipe_of(RUNS[FROZEN], material).model
+    model = recipe_of(RUNS[START], material).model
     assert isinstance(model, PublishedUniBrain)
-    model.load_state_dict(average_of(args.out / FROZEN / "checkpoint.pt"))
+    model.load_state_dict(average_of(args.out / START / "checkpoint.pt"))
     found = propagation(model, material.held_out) | classifiers(model, material)
     (args.out / "baselines.json").write_text(json.dumps(found) + "\n")
 

@@ -93,7 +93,7 @@ def main() -> None:
         rows.append({"system": RUNS[name].label, **compared(networks, classes)})
         if name == SHOWN[0]:
             draw(args.out / "unibrain-networks.png", networks, classes)
-    write_rows(args.out / "unibrain_networks.tsv", rows)
+    write_rows(args.out / "unibrain-networks.tsv", rows)
 
 
 if __name__ == "__main__":

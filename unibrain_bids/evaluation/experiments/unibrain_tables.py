@@ -24,11 +24,13 @@ from unibrain_bids.evaluation.experiments.unibrain import (
     PEOPLE,
     PRESET,
     RUNS,
-    STARTS,
+    START_STEPS,
     STEPS,
     TRAINING,
+    WEIGHTS,
 )
 from unibrain_bids.evaluation.published import area_under_curve
+from unibrain_bids.training.recipes.published import LossWeights
 
 JOINT = "joint"
 _RESAMPLES = 2000
@@ -39,7 +41,11 @@ _COLUMNS = {
 
 Figures = Mapping[str, NDArray[np.float64]]
 
-_STARTED = ", then ".join(f"{steps} steps {RUNS[name].label}" for name, (steps, _) in STARTS.items())
+
+def _shown_weights(weights: LossWeights) -> str:
+    return ", ".join(f"{getattr(weights, name):g}" for name in ("mask", "similarity", "tissues", "classification"))
+
+
 INTRODUCTION = f"""# UniBrain's experiments
 
 Made by `python -m unibrain_bids.evaluation.experiments.unibrain`, `.unibrain_baselines`, `.unibrain_networks`,
@@ -47,18 +53,31 @@ Made by `python -m unibrain_bids.evaluation.experiments.unibrain`, `.unibrain_ba
 of label maps 1-12 to learn from (brain masks, the population's mean brain with its labels as the one template, a class
 for each); {HELD_OUT} persons of label maps 13-16 to measure on, half of each with wider ventricles; the preset
 `{PRESET.name}`, {" x ".join(map(str, PRESET.shape))} voxels of {PRESET.spacing:g} mm. All runs start from the same
-weights (the joint recipe, all tissues alike: {_STARTED}),
-but for modules that are frozen, which are drawn anew, and take {STEPS} steps of {PEOPLE} persons, the learning rate
-falling from {LEARNING_RATE:g} to 0.
+weights ({START_STEPS} steps of the joint recipe with the classification's gradient stopped before the regions), but for
+modules that are frozen, which are drawn anew, and take {STEPS} steps more. A step is {PEOPLE} persons; the rate of
+learning falls from {LEARNING_RATE:g} to 0 over the start, and again over each run.
 
 The paper's figures are of 96 x 96 x 96 voxels, real heads and 1000 epochs: orderings may be compared, heights may not.
 CSF is that of the ventricles. Where rows differ by less than their seeds or intervals do, nothing can be said.
+
+What differs from the paper, and why:
+
+- Weights of mask, similarity, tissues and classification are {_shown_weights(WEIGHTS)} (the paper's, and the start's:
+  {_shown_weights(LossWeights())}). With the paper's, the classification's gradient, in the registration hundreds of
+  times that of the similarity, drives the labels out of the view: see *Weights of the losses*.
+- The tissues' target, the template's warped labels, is a constant: through it the cross-entropy would drive the labels
+  out of the view. So similarity and classification alone reach the registration.
+- Rare tissues count more in that cross-entropy, by the inverse 4th root of their volume: else the ventricles, one
+  voxel of a hundred, are not learnt.
+- The registration's layers have He's initialisation: with torch's own the images fade behind the biases, and nothing
+  but one constant is learnt for some hundred steps.
+- Embeddings of regions are centred over a scan's regions before they get unit length: edges are correlations. Without
+  that nearly all edges come to be near 1. Each region has weights of its own in the region MLP's first layer, as it has
+  in the paper, where that layer sees flattened masked volumes.
 """
 
 TITLES = {
     "main": "Results",
-    "bar": "One-shot segmentation against propagation, trained longer",
-    "affine": "What the registration learns from the tissues",
     "ablations": "Without one of the modules",
     "stages": "Number of stages M",
     "weights": "Weights of the losses",
@@ -68,28 +87,32 @@ NOTES = {
     "main": "Tissue Dice (GM, WM and ventricles; then without these) is the segmentation's, and for baselines that of "
     "the propagated labels; *propagated* is the same of the template's tissues, warped to the head by the run's own "
     "affine. AUC with the 95 % interval of a bootstrap over persons.",
-    "bar": "The joint run, and what it became in as many steps again.",
-    "affine": "The joint recipe, like the published code, passes no gradient of the segmentation through its target, "
-    "the warped labels, into the registration. The other rows do.",
     "ablations": "The module stays as it was drawn. Parcellation has no weights: without it the template's regions are "
     "laid on the head as they are.",
-    "stages": "", "weights": "The paper's: alpha 1 (mask), beta 0.1 (similarity), gamma 1 (tissues).", "atlas": "",
+    "stages": "The start has M = 5, so the others have only the steps of the run to learn theirs.",
+    "weights": f"Of mask, similarity, tissues, classification; those of the first row are {_shown_weights(WEIGHTS)}.",
+    "atlas": "",
 }  # fmt: skip
 
 
 # Tables that other commands write.
 FURTHER = {
-    "unibrain_networks": (
+    "unibrain-networks": (
         "Learned matrices of the two groups",
         "*Apart* is the mean absolute difference between the groups' mean edges, beside that of groups drawn at random "
         "from the same held-out persons.\n\n![Mean networks and their difference](unibrain-networks.png)",
     ),
-    "gradients_unibrain": (
+    "gradients-unibrain": (
         "Which loss reaches which module: `unibrain`",
         'Norm of the gradient of each term, before its weight, in the weights of each module of the joint run; "-" is '
         "exactly zero. The published code's classification reaches the last two modules alone.",
     ),
-    "gradients_unified": (
+    "unibrain-apart": (
+        "What the classification changes in the weights",
+        "How far the averaged weights of the joint run lie from those of other runs, relative to their norm. But for "
+        "the gradient that is stopped, the second column's run is the same, person by person.",
+    ),
+    "gradients-unified": (
         "Which loss reaches which module: `unified`",
         "The same for the shipped model on one scan. NPP's terms are *gain*, *variation* and *reconstruction*; the "
         "classifier is drawn at random, because none is shipped. The scan is not T1-like, so that there is no term for "
@@ -171,12 +194,11 @@ def main() -> None:
         if not any(name in found for name in names):
             text.append(f"## {title}\n\nNot run.\n")
             continue
-        write_rows(args.out / f"unibrain_{table}.tsv", rows)
+        write_rows(args.out / f"unibrain-{table}.tsv", rows)
         text.append("\n\n".join(part for part in (f"## {title}", NOTES[table], as_markdown(rows)) if part) + "\n")
-        judged = {"main": JOINT, "bar": "joint-longer"}.get(table)
-        if judged in found:
-            lines = "\n".join(bar(found[judged], baselines))
-            text.append(f"Tissue Dice of *{RUNS[judged].label}* less that of plainly propagated labels:\n\n{lines}\n")
+        if table == "main" and JOINT in found:
+            lines = "\n".join(bar(found[JOINT], baselines))
+            text.append(f"Tissue Dice of *{RUNS[JOINT].label}* less that of plainly propagated labels:\n\n{lines}\n")
         if missing := [RUNS[name].label for name in names if name not in found]:
             text.append(f"Not run: {'; '.join(missing)}.\n")
     for stem, (title, note) in FURTHER.items():

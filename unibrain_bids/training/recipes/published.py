@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,6 @@ from unibrain_bids.training.simulation.geometry import PoseRange, draw_pose
 # Augmentation: two voxels, two degrees, two per cent.
 _SHIFT_VOXELS, _ROTATION, _SCALE = 2.0, 2.0, 0.02
 _TRAINING_SEED = 5_000_000
-
-Towards = Literal["dice", "cross-entropy", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -58,10 +55,7 @@ class PublishedRecipe:
     frozen
         Modules of the model that stay as they are drawn.
     weigh_tissues
-        Whether rare tissues count more in their cross-entropy (`rarity`): else ventricles, one voxel of a hundred, are
-        not learnt for long (docs/experiments.md).
-    towards_affine
-        What the registration learns from the tissues (`loss_terms`).
+        Whether rare tissues count more in their cross-entropy (`rarity`).
     """
 
     def __init__(
@@ -75,9 +69,7 @@ class PublishedRecipe:
         people: int = 1,
         frozen: Collection[str] = (),
         weigh_tissues: bool = True,
-        towards_affine: Towards = "nothing",
     ) -> None:
-        self.towards_affine: Towards = towards_affine
         self.tissue_weights = rarity(template.tissues) if weigh_tissues else None
         self.cohort, self.held_out, self.weights, self.people = cohort, held_out, weights or LossWeights(), people
         network = PublishedUniBrain(preset, template)
@@ -100,10 +92,7 @@ class PublishedRecipe:
         assert isinstance(model, PublishedUniBrain)
         image, mask, classes = draw(self.cohort, model, seed, self.people)
         torch.manual_seed(seed)  # the classifier's perturbations
-        terms = loss_terms(
-            model(image), mask, classes, model.image,
-            tissue_weights=self.tissue_weights, towards_affine=self.towards_affine,
-        )  # fmt: skip
+        terms = loss_terms(model(image), mask, classes, model.image, tissue_weights=self.tissue_weights)
         total = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
         return total, {name: term.item() for name, term in terms.items()}
 
@@ -122,9 +111,11 @@ def loss_terms(
     template: Tensor,
     *,
     tissue_weights: Tensor | None = None,
-    towards_affine: Towards = "nothing",
 ) -> dict[str, Tensor]:
     """The four terms of the joint loss, named as in `LossWeights`.
+
+    The tissues' target is a constant: through it the cross-entropy, which is least where the warped labels have left
+    the view, would drive them out (measured: docs/training-log.md).
 
     Parameters
     ----------
@@ -136,36 +127,21 @@ def loss_terms(
         (1, 1, X, Y, Z) brain.
     tissue_weights
         (4,) of the tissues in their cross-entropy; all 1 when None.
-    towards_affine
-        What the registration learns from the tissues: nothing, or the cross-entropy itself, or the soft Dice of the
-        two label maps. The cross-entropy is least where the warped labels have left the view, and before the
-        segmentation has learnt anything the Dice leads astray as well (measured: docs/experiments.md).
     """
     assert outputs.class_logits is not None
-    target = outputs.propagated if towards_affine == "cross-entropy" else outputs.propagated.detach()
-    tissues = functional.cross_entropy(outputs.tissue_logits, target, weight=tissue_weights)
-    if towards_affine == "dice":
-        tissues = tissues + _soft_dice_loss(torch.softmax(outputs.tissue_logits, dim=1).detach(), outputs.propagated)
     return {
         "classification": functional.cross_entropy(outputs.class_logits, classes),
         "mask": functional.binary_cross_entropy_with_logits(outputs.mask_logits, mask),
         "similarity": 1 - objectives.correlation(outputs.aligned, template.expand_as(outputs.aligned)),
-        "tissues": tissues,
+        "tissues": functional.cross_entropy(outputs.tissue_logits, outputs.propagated.detach(), weight=tissue_weights),
     }
 
 
 def rarity(tissues: Tensor) -> Tensor:
-    """Weights (4,) of the tissues (1, 4, X, Y, Z) of a template: the inverse root of their volume, 1 on average."""
+    """Weights (4,) of the tissues (1, 4, X, Y, Z) of a template: the inverse 4th root of their volume, 1 on average."""
     share = tissues.mean((0, 2, 3, 4)).clamp(min=1e-6)
-    weights = share.rsqrt()
+    weights = share.pow(-0.25)
     return weights / (weights * share).sum()
-
-
-def _soft_dice_loss(a: Tensor, b: Tensor) -> Tensor:
-    """1 - Dice of two soft label maps (batch, classes, X, Y, Z), mean over the classes but the first."""
-    axes = (2, 3, 4)
-    dice = (2 * (a * b).sum(axes) + 1) / (a.sum(axes) + b.sum(axes) + 1)
-    return 1 - dice[:, 1:].mean()
 
 
 def draw(cohort: Cohort, model: PublishedUniBrain, seed: int, people: int) -> tuple[Tensor, Tensor, Tensor]:
