@@ -25,7 +25,7 @@ from unibrain_bids.evaluation.experiments.unibrain_networks import compared
 from unibrain_bids.evaluation.published import area_under_curve
 from unibrain_bids.inference import resource
 from unibrain_bids.model.atlas import Atlas
-from unibrain_bids.model.presets import UNIBRAIN_TINY
+from unibrain_bids.model.presets import UNIBRAIN_8MM
 from unibrain_bids.model.published import PublishedUniBrain
 from unibrain_bids.model.soft_template import SoftTemplate
 from unibrain_bids.training import objectives
@@ -56,8 +56,8 @@ def test_frozen_modules_keep_what_was_drawn() -> None:
 
 def test_descent_finds_a_moved_template() -> None:
     with np.load(resource("population/atlas.npz")) as arrays:
-        template = SoftTemplate.from_atlas(Atlas.from_arrays(arrays), UNIBRAIN_TINY.shape, UNIBRAIN_TINY.spacing)
-    model = PublishedUniBrain(UNIBRAIN_TINY, template)
+        template = SoftTemplate.from_atlas(Atlas.from_arrays(arrays), UNIBRAIN_8MM.shape, UNIBRAIN_8MM.spacing)
+    model = PublishedUniBrain(UNIBRAIN_8MM, template)
     moved = torch.eye(4)[None].clone()
     moved[:, 1, 3], moved[:, 0, 0] = 9.0, 1.06
     brain = model.align(template.image, moved)

@@ -11,7 +11,7 @@ from torch import Tensor
 from unibrain_bids.model import frame
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.parcellation import joined_regions
-from unibrain_bids.model.presets import UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY
+from unibrain_bids.model.presets import UNIBRAIN, UNIBRAIN_8MM, UNIBRAIN_SMALL, UNIBRAIN_TINY
 from unibrain_bids.model.published import PublishedUniBrain, RegionMLP, UNet
 from unibrain_bids.model.soft_template import SoftTemplate, tissue_of_channel, tissue_probabilities
 from unibrain_bids.training.recipes.published import loss_terms
@@ -21,7 +21,7 @@ MODULES = ("extraction", "registration", "segmentation", "network", "classifier"
 
 def make(atlas: Atlas, **changes: object) -> PublishedUniBrain:
     """A tiny model; zero-initialised layers are moved off zero, so that gradients pass."""
-    preset = replace(UNIBRAIN_TINY, **changes)
+    preset = replace(UNIBRAIN_8MM, **changes)
     torch.manual_seed(0)
     model = PublishedUniBrain(preset, SoftTemplate.from_atlas(atlas, preset.shape, preset.spacing))
     with torch.no_grad():
@@ -48,13 +48,14 @@ def reached(model: PublishedUniBrain, loss: Tensor) -> dict[str, float]:
 def test_parameter_counts_as_docs_training_says() -> None:
     nowhere = SoftTemplate(*(torch.zeros(1, channels, 1, 1, 1) for channels in (1, 4, 84)))
     counts = {}
-    for preset in (UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY):
+    for preset in (UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_8MM, UNIBRAIN_TINY):
         with torch.device("meta"):
             model = PublishedUniBrain(preset, nowhere)
         counts[preset.name] = [sum(p.numel() for p in model.get_submodule(name).parameters()) for name in MODULES]
     assert counts["unibrain"] == [526_529, 6_487_004, 33_630_084, 518_656, 49_666]
-    assert counts["unibrain-small"] == [33_137, 218_048, 131_964, 9_506, 8_450]
-    assert counts["unibrain-tiny"] == [33_137, 189_376, 131_964, 105_088, 8_450]
+    assert counts["unibrain-small"] == [33_137, 218_048, 131_964, 105_088, 8_450]
+    assert counts["unibrain-8mm"] == [33_137, 189_376, 131_964, 105_088, 8_450]
+    assert counts["unibrain-tiny"] == [33_137, 189_376, 131_964, 9_506, 8_450]
 
 
 def test_ten_convolutions_of_the_published_widths() -> None:

@@ -12,7 +12,7 @@ import torch
 from unibrain_bids.evaluation.published import area_under_curve, assess
 from unibrain_bids.inference import resource
 from unibrain_bids.model.atlas import Atlas
-from unibrain_bids.model.presets import UNIBRAIN_TINY
+from unibrain_bids.model.presets import UNIBRAIN_8MM
 from unibrain_bids.model.published import PublishedUniBrain
 from unibrain_bids.model.soft_template import SoftTemplate
 from unibrain_bids.training.recipes.cohort import Cohort, KnownCohort, simulated_cohort
@@ -20,7 +20,7 @@ from unibrain_bids.training.recipes.published import LossWeights, PublishedRecip
 from unibrain_bids.training.simulation.material import Material
 from unibrain_bids.training.trainer import Trainer, TrainerSettings
 
-TINY = replace(UNIBRAIN_TINY, stages=2)
+TINY = replace(UNIBRAIN_8MM, stages=2)
 CSF, RIGHT_THALAMUS = 3, 69 + 8
 
 

@@ -32,11 +32,11 @@ from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.locate import Volume, find_head, largest_component, pull_averaged
 from unibrain_bids.model.native import NativeGrid, inside
 from unibrain_bids.model.parcellation import CORTICAL_REGIONS, region_numbers
-from unibrain_bids.model.presets import UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY
+from unibrain_bids.model.presets import UNIBRAIN, UNIBRAIN_8MM, UNIBRAIN_SMALL, UNIBRAIN_TINY
 from unibrain_bids.model.published import PublishedUniBrain
 from unibrain_bids.model.soft_template import SoftTemplate
 
-_PRESETS = {preset.name: preset for preset in (UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY)}
+_PRESETS = {preset.name: preset for preset in (UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_8MM, UNIBRAIN_TINY)}
 _SMALLEST_BRAIN_MM3 = 200_000
 _TISSUES = {row.abbreviation: row.index for row in LabelTable.load("tissue")}
 

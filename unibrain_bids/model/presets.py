@@ -157,8 +157,10 @@ UNIBRAIN_SMALL = UniBrainPreset(
     region_features=64,
     graph_features=64,
     region_stride=2,
-    own_regions=False,  # the shipped weights are older than these layers
 )
 
 # The experiments' size: dozens of runs in an hour on one slow thread.
-UNIBRAIN_TINY = replace(UNIBRAIN_SMALL, name="unibrain-tiny", shape=(20, 24, 20), spacing=8.0, own_regions=True)
+UNIBRAIN_8MM = replace(UNIBRAIN_SMALL, name="unibrain-8mm", shape=(20, 24, 20), spacing=8.0)
+
+# That of the shipped weights, which are older than the regions' own layers.
+UNIBRAIN_TINY = replace(UNIBRAIN_8MM, name="unibrain-tiny", own_regions=False)

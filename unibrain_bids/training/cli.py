@@ -15,7 +15,7 @@ from unibrain_bids.training import finetune_cli
 ATLAS = Path(__file__).parents[1] / "resources" / "population" / "atlas.npz"
 RECIPES = (
     "first-look", "aligner", "unified", "parcellation", "network",
-    "npp", "npp-small", "unibrain", "unibrain-small", "unibrain-tiny",
+    "npp", "npp-small", "unibrain", "unibrain-small", "unibrain-8mm", "unibrain-tiny",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unibrain_bids.evaluation.published import assess
 from unibrain_bids.model.atlas import Atlas
-from unibrain_bids.model.presets import UNIBRAIN_TINY
+from unibrain_bids.model.presets import UNIBRAIN_8MM
 from unibrain_bids.model.published import PublishedUniBrain
 from unibrain_bids.model.soft_template import TISSUES, SoftTemplate
 from unibrain_bids.model.weights import average_of
@@ -30,7 +30,7 @@ from unibrain_bids.training.recipes.cohort import Cohort, KnownCohort, simulated
 from unibrain_bids.training.recipes.published import LossWeights, PublishedRecipe
 from unibrain_bids.training.trainer import Trainer, TrainerSettings
 
-PRESET = UNIBRAIN_TINY
+PRESET = UNIBRAIN_8MM
 TRAINING, HELD_OUT = 96, 48
 START, START_STEPS = "start", 700
 STEPS, PEOPLE, LEARNING_RATE = 300, 4, 2e-3

@@ -8,7 +8,7 @@ import numpy as np
 
 from unibrain_bids.errors import UsageError
 from unibrain_bids.model.atlas import Atlas
-from unibrain_bids.model.presets import NPP, NPP_SMALL, UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY
+from unibrain_bids.model.presets import NPP, NPP_SMALL, UNIBRAIN, UNIBRAIN_8MM, UNIBRAIN_SMALL, UNIBRAIN_TINY
 from unibrain_bids.model.weights import average_of
 from unibrain_bids.training.recipes.basis import Heads
 from unibrain_bids.training.recipes.locating import AlignerRecipe, FirstLookRecipe
@@ -23,11 +23,11 @@ from unibrain_bids.training.trainer import Recipe
 MODULES = {
     "first-look": "first_look", "aligner": "aligner", "unified": "unibrain",
     "parcellation": "unibrain.parcellation", "network": "unibrain.network", "npp": "npp", "npp-small": "npp",
-    "unibrain": "published", "unibrain-small": "published", "unibrain-tiny": "published",
+    "unibrain": "published", "unibrain-small": "published", "unibrain-8mm": "published", "unibrain-tiny": "published",
 }  # fmt: skip
 
 _NPP = {preset.name: preset for preset in (NPP, NPP_SMALL)}
-_PUBLISHED = {preset.name: preset for preset in (UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_TINY)}
+_PUBLISHED = {preset.name: preset for preset in (UNIBRAIN, UNIBRAIN_SMALL, UNIBRAIN_8MM, UNIBRAIN_TINY)}
 
 
 def make(
