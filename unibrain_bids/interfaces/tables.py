@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class RegionTables(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         files = self.inputs.files
         quality = json.loads(Path(files["quality"]).read_text(encoding="utf-8"))
+        # JSON has no NaN: null where the model does not know the intracranial volume.
+        intracranial_volume = math.nan if (known := quality["intracranial_volume"]) is None else known
         tables = {}
         for labels in self.inputs.tables:
             parcels, box = load_parcels(files[f"parcels_{labels.name}"])
@@ -55,7 +58,7 @@ class RegionTables(SimpleInterface):
                 parcels, brain.get_fdata(dtype=np.float32), brain.affine, indices=labels.indices, names=labels.names,
                 tissues={name: load_part(files[f"probability_{name}"], box) for name in _TISSUES},
                 thickness=mean_thickness(parcels, structures, brain.affine, indices=labels.indices),
-                mni_from_scan=self.inputs.mni_from_scan, intracranial_volume=quality["intracranial_volume"],
+                mni_from_scan=self.inputs.mni_from_scan, intracranial_volume=intracranial_volume,
             )  # fmt: skip
             path = Path(runtime.cwd) / f"regions_{labels.name}.tsv"
             write_tsv(path, table.to_dict("records"))
