@@ -100,6 +100,7 @@ def test_tables_name_what_was_not_run(tmp_path: Path, monkeypatch: pytest.Monkey
     names = ("mask_dice", "mutual_information", "correlation", "tissue_dice", "propagated_dice", "parcel_dice")
     people = {name: generator.uniform(0.4, 0.5, 12).tolist() for name in names}
     people["tissue_dice"] = [value + 0.2 for value in people["propagated_dice"]]
+    people["grey_white_dice"], people["propagated_grey_white_dice"] = [0.3] * 12, [0.4] * 12
     people |= {"classes": [0.0, 1.0] * 6, "probability": [0.2, 0.9] * 6}
     (tmp_path / "joint.json").write_text(json.dumps({"steps": 1, "people": people}))
     monkeypatch.setattr(sys, "argv", ["tables", "--runs", str(tmp_path), "--out", str(tmp_path / "docs")])
@@ -107,7 +108,7 @@ def test_tables_name_what_was_not_run(tmp_path: Path, monkeypatch: pytest.Monkey
     page = (tmp_path / "docs" / "unibrain.md").read_text()
     (row,) = read_rows(tmp_path / "docs" / "unibrain-main.tsv")
     assert row["ACC"] == "1.000" and row["AUC"] == "1.000 (1.000 to 1.000)"
-    assert "its own affine: 0.200 (0.200 to 0.200)" in page
+    assert "its own affine: 0.200 (0.200 to 0.200); grey and white matter alone: -0.100 (-0.100 to -0.100)" in page
     others = [run.label for name, run in RUNS.items() if run.table == "main" and name != "joint"]
     assert f"Not run: {'; '.join(others)}." in page
     assert not (tmp_path / "docs" / "unibrain-ablations.tsv").exists() and "Not run.\n" in page

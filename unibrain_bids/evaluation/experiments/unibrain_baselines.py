@@ -26,7 +26,7 @@ from unibrain_bids.evaluation.experiments.unibrain import PRESET, RUNS, START, M
 from unibrain_bids.evaluation.published import label_figures
 from unibrain_bids.model.classifier import GraphClassifier
 from unibrain_bids.model.published import PublishedUniBrain
-from unibrain_bids.model.registration import affine_from_parameters
+from unibrain_bids.model.registration import affine_from_parameters, carry_through
 from unibrain_bids.model.weights import average_of
 from unibrain_bids.training import objectives
 from unibrain_bids.training.recipes.cohort import Cohort, KnownCohort
@@ -88,6 +88,8 @@ def graph_probabilities(training: Tensor, classes: Tensor, held_out: Tensor) -> 
     centre, spread = training.mean(0), training.std(0) + 1e-3
     scaled = [(description - centre) / spread for description in (training, held_out)]
     network = GraphClassifier(training.shape[2], PRESET.graph_features, 2)
+    for layer in network.modules():
+        carry_through(layer)
     optimiser = torch.optim.Adam(network.parameters(), lr=_GRAPH_RATE, weight_decay=1e-3)
     neighbours = nearest_neighbours(training)
     for _ in range(_GRAPH_STEPS):
