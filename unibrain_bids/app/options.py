@@ -196,6 +196,11 @@ def _add_processing(group: argparse._ArgumentGroup) -> None:
     )
     _add(group, "--output-spaces", metavar="SPACE", help=text, **several)
     text = (
+        "deform results to the templates, too, not by an affine alone, and write the displacements; parcellations "
+        "follow the deformed template in any case"
+    )
+    _add(group, "--nonlinear", action="store_true", help=text)
+    text = (
         "parcellations (default: DK): also a label image with its table beside it, FILE[:TEMPLATE], or an atlas of "
         "TemplateFlow, NAME:TEMPLATE[:desc-...]; TEMPLATE is the space it lies in, such as MNI152NLin6Asym"
     )

@@ -101,6 +101,7 @@ def _methods(settings: Settings, weights: str) -> str:
         smoothness=processing.smoothness,
         weights=weights,
         model=processing.model,
+        nonlinear=processing.nonlinear,
     )
 
 

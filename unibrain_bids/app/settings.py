@@ -142,10 +142,13 @@ def _processing(options: argparse.Namespace, bids_dir: Path, output_dir: Path, j
         random_seed=judge("--random-seed", rules.seed, options.random_seed) or 0,
         weights=judge("--weights", rules.file, options.weights),
         model=model,
+        nonlinear=options.nonlinear,
         heads=judge("--classifier", rules.heads, options.classifiers) or (),
     )
     if options.atlases and not {"parcellate", "network"} & set(MODELS[model]):
         judge.problems.append(f"--atlas: the model {model} gives no parcellation.")
+    if processing.nonlinear and (model != DEFAULT_MODEL or "register" not in processing.tasks):
+        judge.problems.append(f"--nonlinear: needs the task register and the model {DEFAULT_MODEL}.")
     if processing.heads and not {"parcellate", "network"} <= set(processing.tasks):
         judge.problems.append("--classifier: needs the tasks parcellate and network.")
     return processing

@@ -57,6 +57,10 @@ _REGISTER = (
     "An affine transform to {} was found by registering the image and the template to the frame of the model, and "
     "refined on the overlap of their structures and the correlation of their intensities; images were resampled once."
 )
+_DEFORM = (
+    "On top of it, a diffeomorphism (the exponential of a stationary velocity field with values every 8 mm) was fitted "
+    "to the overlap of all structures and the correlation of intensities."
+)
 # What the published systems say otherwise, by --model and task.
 _ALONE = {
     "npp": {
@@ -70,13 +74,17 @@ _ALONE = {
         "network extracted the brain.",
         "segment": "A further network segmented grey matter, white matter and cerebrospinal fluid. Structures with "
         "FreeSurfer's numbers are those of one template, warped to the brain by an affine.",
+        "parcellate": "Regions are those of the atlas {}.",
     },
 }
 _SEGMENT = (
     "The model segmented structures with FreeSurfer's numbers, and from these grey matter, white matter and "
     "cerebrospinal fluid."
 )
-_REGIONS = "Regions are those of the atlas {}, in each brain's own cortex."
+_REGIONS = (
+    "Regions are those of the atlas {}, brought to each brain by deforming the template MNI152NLin2009aSym to it (a "
+    "stationary velocity field, fitted to structures and intensities), and kept to its own cortex."
+)
 _NETWORK = (
     "Networks of the regions are the similarity of features that the model has learned, the Kullback-Leibler "
     "similarity of the regions' intensity distributions {}, and the inverse divergence of local features after MIND {}."
@@ -94,6 +102,7 @@ def methods_text(
     weights: str,
     heads: Sequence[str] = (),
     model: str = "unified",
+    nonlinear: bool = False,
 ) -> str:
     """Return the methods text in Markdown.
 
@@ -107,20 +116,26 @@ def methods_text(
         Labels of the heads that predicted.
     model
         One of `workflows.processing.MODELS`.
+    nonlinear
+        Whether results were deformed to the templates.
     """
-    own = {"preproc": _PREPROC, "mask": _MASK, "register": _REGISTER, "segment": _SEGMENT, **_ALONE.get(model, {})}
+    own = {"preproc": _PREPROC, "mask": _MASK, "register": _REGISTER, "segment": _SEGMENT, "parcellate": _REGIONS}
+    own |= _ALONE.get(model, {})
     references = _References([_UNIBRAIN, _NPP, _NIPYPE, _BIDS])
     opening = (
         f"Results were obtained with *unibrain-bids* {__version__}, which runs one neural model on the raw data [1, 2] "
         f"within *Nipype* {metadata.version('nipype')} [3] and writes BIDS derivatives [4]. The weights are those with "
         f"the SHA-256 {weights[:12]}. Each T1-weighted image was processed for itself, and never averaged with others."
     )
+    register = f"{own['register']} {_DEFORM}" if nonlinear else own["register"]
     sentences = {
         "preproc": own["preproc"].format(smoothness),
         "mask": own["mask"],
-        "register": _registration(own["register"], templates, references) if "register" in tasks else "",
+        "register": _registration(register, templates, references) if "register" in tasks else "",
         "segment": own["segment"],
-        "parcellate": _regions(atlases, references) if {"parcellate", "network"} & set(tasks) else "",
+        "parcellate": _regions(own["parcellate"], atlases, references)
+        if {"parcellate", "network"} & set(tasks)
+        else "",
         "network": _networks(references) if "network" in tasks else "",
     }
     said = [opening, *(text for task, text in sentences.items() if task in tasks or task == "parcellate")]
@@ -152,9 +167,9 @@ def _registration(text: str, templates: Sequence[str], references: _References) 
     return text.format(" and one to ".join(goals)) if goals else ""
 
 
-def _regions(atlases: Sequence[str], references: _References) -> str:
+def _regions(text: str, atlases: Sequence[str], references: _References) -> str:
     names = ", ".join(f"{atlas} {references.cite(_DK)}" if atlas == "DK" else atlas for atlas in atlases)
-    return _REGIONS.format(names)
+    return text.format(names)
 
 
 def _networks(references: _References) -> str:

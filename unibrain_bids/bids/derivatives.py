@@ -117,6 +117,7 @@ def catalogue(
     atlases: Sequence[str] = (DEFAULT_ATLAS,),
     tasks: Sequence[str] = TASKS,
     heads: Sequence[str] = (),
+    nonlinear: bool = False,
 ) -> dict[str, DerivativePath]:
     """Return every derivative of a scan by its role, such as "mask", "network_DK_kls" or "MNI152NLin2009aSym_mask".
 
@@ -132,6 +133,8 @@ def catalogue(
         Subset of `TASKS`; the quality measures are always written. Derivatives on the template's grid need "register".
     heads
         Labels of the classifier heads that predict.
+    nonlinear
+        Whether there are displacements beside the affines.
 
     Raises
     ------
@@ -140,7 +143,10 @@ def catalogue(
     """
     if unknown := sorted(set(tasks) - set(TASKS)):
         raise UsageError(f"Unknown task(s): {', '.join(unknown)}.", f"Choose from: {', '.join(TASKS)}.")
-    chosen = [kind for kind, entry in texts("derivatives").items() if entry["task"] in (None, *tasks)]
+    chosen = [
+        kind for kind, entry in texts("derivatives").items()
+        if entry["task"] in (None, *tasks) and (nonlinear or not kind.endswith("_warp"))
+    ]  # fmt: skip
     registered = spaces if "register" in tasks else ()
     found: list[DerivativePath] = []
     for kind in chosen:
@@ -161,10 +167,11 @@ def expected_outputs(
     atlases: Sequence[str] = (DEFAULT_ATLAS,),
     tasks: Sequence[str] = TASKS,
     heads: Sequence[str] = (),
+    nonlinear: bool = False,
 ) -> list[Path]:
     """Return the sorted paths, within the output folder, of all derivatives and sidecars (see `catalogue`)."""
-    outputs = catalogue(record, spaces=spaces, atlases=atlases, tasks=tasks, heads=heads).values()
-    return sorted({path for output in outputs for path in (output.relative, output.sidecar) if path is not None})
+    found = catalogue(record, spaces=spaces, atlases=atlases, tasks=tasks, heads=heads, nonlinear=nonlinear)
+    return sorted({path for output in found.values() for path in (output.relative, output.sidecar) if path is not None})
 
 
 def figure_path(record: ScanRecord, *, desc: str, extension: str = ".svg") -> Path:

@@ -1,13 +1,14 @@
-"""Any volumetric atlas of a template, brought into a subject by the inverse of its affine.
+"""Any volumetric atlas of a template, brought into a subject.
 
-An affine alone puts much of a cortical region into white matter or into a sulcus. So regions that lie mostly in the
-template's cortex are spread to the subject's own cortex: each of its voxels takes the nearest label of its hemisphere.
-All other regions are warped as they are. Labels are interpolated softly: a voxel takes the label with the largest
-trilinear weight, which keeps boundaries smoother than the nearest neighbour does.
+A transform alone, an affine above all, puts much of a cortical region into white matter or into a sulcus. So regions
+that lie mostly in the template's cortex are spread to the subject's own cortex: each of its voxels takes the nearest
+label of its hemisphere. All other regions are warped as they are. Labels are interpolated softly: a voxel takes the
+label with the largest trilinear weight, which keeps boundaries smoother than the nearest neighbour does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -17,7 +18,10 @@ from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-__all__ = ["CORTEX", "PreparedAtlas", "cortical_regions", "prepare_atlas", "project_atlas"]
+PointMap = Callable[[NDArray[Any]], NDArray[np.float64]]
+"""Points (N, 3) to points (N, 3)."""
+
+__all__ = ["CORTEX", "PointMap", "PreparedAtlas", "cortical_regions", "prepare_atlas", "project_atlas"]
 
 CORTEX = (3, 42)
 """FreeSurfer numbers of the left and the right cerebral cortex."""
@@ -109,7 +113,7 @@ def _spread(labels: NDArray[np.int32], spacing: NDArray[np.float64]) -> NDArray[
 
 
 def project_atlas(
-    atlas: PreparedAtlas, structures: NDArray[Any], affine: ArrayLike, *, atlas_from_scan: ArrayLike
+    atlas: PreparedAtlas, structures: NDArray[Any], affine: ArrayLike, *, atlas_from_scan: ArrayLike | PointMap
 ) -> NDArray[np.int32]:
     """Return the regions of an atlas in a subject, (X, Y, Z), 0 outside of them.
 
@@ -122,28 +126,34 @@ def project_atlas(
     affine
         Scan voxel to scan RAS mm, (4, 4).
     atlas_from_scan
-        Scan RAS mm to the atlas' space, (4, 4).
+        Scan RAS mm to the atlas' space: an affine (4, 4), or a function of points (N, 3).
     """
-    matrix = np.linalg.inv(atlas.affine) @ np.asarray(atlas_from_scan) @ np.asarray(affine)
+    scan_from_voxel, voxel_from_atlas = np.asarray(affine), np.linalg.inv(atlas.affine)
+
+    def places(voxels: NDArray[Any]) -> NDArray[np.float64]:
+        points = apply_affine(scan_from_voxel, voxels)
+        moved = atlas_from_scan(points) if callable(atlas_from_scan) else apply_affine(atlas_from_scan, points)
+        return apply_affine(voxel_from_atlas, moved)
+
     regions = np.zeros(structures.shape, dtype=np.int32)
     cortex = {number: structures == number for number in CORTEX}
     rest = structures > 0
     if atlas.cortical:
         for number, labels in zip(CORTEX, (atlas.left, atlas.right), strict=True):
-            regions[cortex[number]] = _vote(labels, matrix, cortex[number])
+            regions[cortex[number]] = _vote(labels, places, cortex[number])
             rest &= ~cortex[number]
-    regions[rest] = _vote(atlas.deep, matrix, rest)
+    regions[rest] = _vote(atlas.deep, places, rest)
     return regions
 
 
-def _vote(labels: NDArray[np.int32], matrix: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _vote(labels: NDArray[np.int32], places: PointMap, mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Return the label with the largest trilinear weight at each voxel of a mask, in C order."""
     padded = np.pad(labels, 1)
     voxels = np.argwhere(mask)
     winners = np.zeros(len(voxels), dtype=np.int32)
     for start in range(0, len(voxels), _CHUNK):
         part = slice(start, start + _CHUNK)
-        position = apply_affine(matrix, voxels[part]) + 1  # the margin of zeros
+        position = places(voxels[part]) + 1  # the margin of zeros
         position = np.clip(position, 0, np.array(padded.shape) - 1.001)
         corner = position.astype(np.intp)
         share = position - corner

@@ -1,4 +1,4 @@
-"""ITK text files of one affine transform.
+"""Transforms as ITK reads them: text files of one affine, and displacements.
 
 ITK (ANTs, SimpleITK, 3D Slicer) stores the map from points of the *fixed* image to points of the *moving* one, in LPS.
 `sub-01_from-T1w_to-MNI_mode-image_xfm.txt` moves the T1w image to MNI: fixed is the template, moving the scan, and the
@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 from nibabel.affines import from_matvec, to_matvec
+from nibabel.nifti1 import Nifti1Image
 from numpy.typing import ArrayLike, NDArray
 
 from unibrain_bids.errors import ResourceError
 from unibrain_bids.imaging.affines import flip_lps_ras
 from unibrain_bids.imaging.files import atomic_write
+from unibrain_bids.imaging.images import MNI_CODE
 
-__all__ = ["read_itk_affine", "write_itk_affine"]
+__all__ = ["read_itk_affine", "write_itk_affine", "write_itk_displacements"]
 
 _HEADER = "#Insight Transform File V1.0"
 
@@ -40,6 +42,32 @@ def write_itk_affine(path: Path | str, moving_from_fixed: ArrayLike) -> None:
     )
     with atomic_write(path) as stream:
         stream.write(text.encode("ascii"))
+
+
+def write_itk_displacements(path: Path | str, displacements: NDArray[np.floating], affine: ArrayLike) -> None:
+    """Write displacements as ITK and ANTs read them from NIfTI: a volume of vectors in LPS mm.
+
+    Parameters
+    ----------
+    path
+        The file.
+    displacements
+        (x, y, z, 3) mm, RAS: a point of the fixed image plus its displacement lies in the moving one.
+    affine
+        Voxel to RAS mm of the fixed image's world, (4, 4).
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    lps = (displacements * np.array([-1, -1, 1])).astype(np.float32)
+    image = Nifti1Image(lps[:, :, :, None], np.asarray(affine))
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    image.header["sform_code"] = image.header["qform_code"] = MNI_CODE
+    with atomic_write(path) as stream:
+        stream.write(image.to_bytes())
 
 
 def read_itk_affine(path: Path | str) -> NDArray[np.float64]:

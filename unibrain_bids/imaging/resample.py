@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from unibrain_bids.imaging.boxes import bounding_box
 
-__all__ = ["resample"]
+__all__ = ["resample", "resample_at", "smooth_towards"]
 
 _FWHM_PER_SIGMA = np.sqrt(8 * np.log(2))
 _SPLINE_REACH = 12  # voxels beyond which a cubic spline of a volume does not feel a value in it
@@ -67,10 +67,51 @@ def resample(
         data = data.astype(np.uint8) if dtype.kind == "b" else data
     else:
         dtype = np.dtype(np.float32)
-        data = _smoothed(data, source_from_target) if antialias else data.astype(np.float32, copy=False)
+        data = _blurred(data, source_from_target) if antialias else data.astype(np.float32, copy=False)
     if fill == 0:
         return _sampled_where_it_shows(data, source_from_target, tuple(shape), order).astype(dtype, copy=False)
     return _sampled(data, source_from_target, tuple(shape), order, fill).astype(dtype, copy=False)
+
+
+def resample_at(data: NDArray, affine: ArrayLike, places: NDArray[np.floating], *, order: int = 1) -> NDArray:
+    """Sample a volume at any places; zero beyond it.
+
+    Parameters
+    ----------
+    data, affine
+        Source volume (X, Y, Z), and its voxel to world, RAS mm, (4, 4).
+    places
+        (3, A, B, C) source world, RAS mm.
+    order
+        0 nearest neighbour (labels), 1 linear.
+
+    Returns
+    -------
+    ndarray
+        (A, B, C); the type of `data` for order 0, float32 otherwise.
+    """
+    voxel_from_world = np.linalg.inv(np.asarray(affine, dtype=np.float64))
+    result = np.zeros(places.shape[1:], dtype=data.dtype if order == 0 else np.float32)
+    for x in range(places.shape[1]):
+        points = apply_affine(voxel_from_world, places[:, x].reshape(3, -1).T).T
+        values = ndimage.map_coordinates(data, points, order=order, mode="grid-constant", output=result.dtype)
+        result[x] = values.reshape(places.shape[2:])
+    return result
+
+
+def smooth_towards(data: NDArray, target_from_voxel: ArrayLike, target_affine: ArrayLike) -> NDArray[np.float32]:
+    """Smooth a volume to the resolution of a target grid, along each of its axes on which that is coarser.
+
+    Parameters
+    ----------
+    data
+        (X, Y, Z).
+    target_from_voxel
+        (4, 4) its voxel to the target's world, mm.
+    target_affine
+        (4, 4) the target's voxel to the same world.
+    """
+    return _blurred(data, np.linalg.inv(np.asarray(target_from_voxel)) @ np.asarray(target_affine))
 
 
 def _sampled_where_it_shows(
@@ -107,7 +148,7 @@ def _sampled(
     )
 
 
-def _smoothed(data: NDArray, source_from_target: NDArray[np.float64]) -> NDArray[np.float32]:
+def _blurred(data: NDArray, source_from_target: NDArray[np.float64]) -> NDArray[np.float32]:
     """Blur along each source axis so that its resolution (FWHM, at first one voxel) becomes one target voxel."""
     steps = np.linalg.norm(source_from_target[:3, :3], axis=1)
     sigmas = np.sqrt(np.maximum(steps**2 - 1, 0)) / _FWHM_PER_SIGMA

@@ -1,4 +1,4 @@
-"""Atlases of a template's space in a subject, by way of the population frame."""
+"""Atlases in a subject, by way of the package's template and the population frame."""
 
 from __future__ import annotations
 
@@ -8,38 +8,90 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from nibabel.affines import apply_affine
 from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from unibrain_bids.bids.atlases import AtlasSource, load_atlas_image
-from unibrain_bids.imaging.atlases import PreparedAtlas, prepare_atlas, project_atlas
+from unibrain_bids.imaging.atlases import CORTEX, PreparedAtlas, prepare_atlas, project_atlas
 from unibrain_bids.imaging.resample import resample
 from unibrain_bids.inference import Prediction, resource
+from unibrain_bids.interfaces.registration import Registration
 from unibrain_bids.interfaces.template import load_template
 
 # The template whose structures and place in the frame come with the package.
 HOME = "MNI152NLin2009aSym"
+# FreeSurfer numbers cortical regions from here on.
+_CORTICAL = 1000
 
 
 def parcellate(
-    prediction: Prediction, sources: Sequence[AtlasSource], *, device: str = "auto", weights: Path | None = None
+    prediction: Prediction,
+    sources: Sequence[AtlasSource],
+    registration: Registration,
+    *,
+    device: str = "auto",
+    weights: Path | None = None,
 ) -> dict[str, NDArray[np.int32]]:
     """Return the regions (X, Y, Z) of each atlas on the scan's grid, by name.
+
+    Parameters
+    ----------
+    prediction
+        The scan.
+    sources
+        The atlases.
+    registration
+        Of the scan to `HOME`, the template of the package.
+    device, weights
+        Of the model that finds where other templates lie.
 
     Raises
     ------
     ResourceError
         The template in whose space an atlas lies is not known.
     """
-    return {
-        source.name: project_atlas(
-            _prepared(source, device, weights),
-            prediction.structures,
-            prediction.scan.affine,
-            atlas_from_scan=np.linalg.inv(frame_from_space(source.space, device, weights)) @ prediction.frame_from_scan,
-        )
-        for source in sources
-    }
+    found = {}
+    for source in sources:
+        space_from_frame = np.linalg.inv(frame_from_space(source.space, device, weights))
+        found[source.name] = _projected(_prepared(source, device, weights), prediction, registration, space_from_frame)
+    return found
+
+
+def follow_cortex(parcels: NDArray[np.int32], prediction: Prediction, registration: Registration) -> NDArray[np.int32]:
+    """Return the regions of the default atlas, those of the cortex as the deformed template has them.
+
+    The model's own regions follow no sulcus: they stay where the template knows none, and outside of the cortex.
+    `registration` is that of the scan to `HOME`.
+    """
+    home_from_frame = np.linalg.inv(registration.frame_from_template)
+    cortex = _projected(_home_cortex(), prediction, registration, home_from_frame)
+    followed: NDArray[np.int32] = np.where(np.isin(prediction.structures, CORTEX) & (cortex > 0), cortex, parcels)
+    return followed
+
+
+def _projected(
+    atlas: PreparedAtlas,
+    prediction: Prediction,
+    registration: Registration,
+    space_from_frame: NDArray[np.floating],
+) -> NDArray[np.int32]:
+    def atlas_from_scan(points: NDArray[np.floating]) -> NDArray[np.float64]:
+        places: NDArray[np.float64] = apply_affine(space_from_frame, registration.frame_places(points))
+        return places
+
+    return project_atlas(atlas, prediction.structures, prediction.scan.affine, atlas_from_scan=atlas_from_scan)
+
+
+@lru_cache(maxsize=1)
+def _home_cortex() -> PreparedAtlas:
+    """The cortical regions that the model found in the package's template, which come with the package."""
+    labels, structures = (
+        Nifti1Image.from_filename(resource(f"templates/tpl-{HOME}_res-1_{kind}_dseg.nii.gz"))
+        for kind in ("atlas-DK", "seg-aseg")
+    )
+    regions = np.asarray(labels.dataobj)
+    return prepare_atlas(np.where(regions >= _CORTICAL, regions, 0), labels.affine, np.asarray(structures.dataobj))
 
 
 def frame_from_space(space: str, device: str = "auto", weights: Path | None = None) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from unibrain_bids.bids.derivatives import DEFAULT_ATLAS
 from unibrain_bids.imaging.images import save_image
 from unibrain_bids.imaging.memory import reused_memory
 from unibrain_bids.imaging.quality import quality_flags, quality_measures
-from unibrain_bids.inference import Network, Prediction, load_model, predict
-from unibrain_bids.interfaces.atlases import HOME, frame_from_space, parcellate
+from unibrain_bids.inference import Model, Network, Prediction, load_model, predict
+from unibrain_bids.interfaces.atlases import HOME, follow_cortex, parcellate
+from unibrain_bids.interfaces.registration import Registration, register
 from unibrain_bids.interfaces.tables import write_network
+from unibrain_bids.interfaces.template import load_template
 from unibrain_bids.labels import LabelTable
 
 
@@ -27,6 +30,7 @@ class _PredictInput(BaseInterfaceInputSpec):
     in_file = File(mandatory=True, desc="raw head")
     smoothness = traits.Float(0.1, usedefault=True, desc="lambda of the multiplier field")
     random_seed = traits.Int(0, usedefault=True)
+    parcellate = traits.Bool(True, usedefault=True, desc="whether the scan is registered and parcellated")
     atlases = traits.List(traits.Instance(AtlasSource), desc="parcellations beyond the network's own")
     device = traits.Str("auto", usedefault=True, desc="auto, cpu, cuda or cuda:N")
     weights = traits.Str("", usedefault=True, desc="weights other than the shipped ones")
@@ -37,7 +41,7 @@ class _PredictInput(BaseInterfaceInputSpec):
 class _PredictOutput(TraitedSpec):
     files = traits.Dict(traits.Str, traits.Str, desc="role in `bids.derivatives.catalogue` -> file on the scan's grid")
     frame_from_scan = traits.List(traits.List(traits.Float), desc="4x4, scan to population frame, RAS mm")
-    mni_from_scan = traits.List(traits.List(traits.Float), desc="4x4, scan to MNI152NLin2009aSym, RAS mm")
+    mni_from_scan = traits.List(traits.List(traits.Float), desc="4x4 affine to MNI152NLin2009aSym, RAS mm, if any")
 
 
 class UniBrainPredict(SimpleInterface):
@@ -57,12 +61,53 @@ class UniBrainPredict(SimpleInterface):
         where = {"device": self.inputs.device, "weights": Path(self.inputs.weights) if self.inputs.weights else None}
         model = load_model(**where)
         prediction = predict(self.inputs.in_file, model=model, smoothness=self.inputs.smoothness)
-        others = parcellate(prediction, self.inputs.atlases or (), **where)
-        prediction = replace(prediction, parcellations=prediction.parcellations | others)
-        self._results["files"] = save_prediction(prediction, folder)
+        files = {}
+        if self.inputs.parcellate:
+            prediction, registration = follow_subject(
+                prediction, self.inputs.atlases or (), cortex=isinstance(model, Model), **where
+            )
+            self._results["mni_from_scan"] = registration.template_from_scan.tolist()
+            files["registration"] = str(folder / "registration.npz")
+            registration.save(Path(files["registration"]))
+        self._results["files"] = save_prediction(prediction, folder) | files
         self._results["frame_from_scan"] = prediction.frame_from_scan.tolist()
-        frame_from_mni = frame_from_space(HOME, **where)
-        self._results["mni_from_scan"] = (np.linalg.inv(frame_from_mni) @ prediction.frame_from_scan).tolist()
+
+
+def follow_subject(
+    prediction: Prediction,
+    atlases: Sequence[AtlasSource] = (),
+    *,
+    cortex: bool = True,
+    device: str = "auto",
+    weights: Path | None = None,
+) -> tuple[Prediction, Registration]:
+    """Deform the package's template to a scan, and give the scan the regions of the atlases.
+
+    Parameters
+    ----------
+    prediction
+        The scan, as the model sees it.
+    atlases
+        In addition to the default one.
+    cortex
+        Whether the default atlas' regions of the cortex are the deformed template's, or stay the model's.
+    device, weights
+        Of the model that finds where templates lie.
+
+    Returns
+    -------
+    tuple
+        The prediction with its regions, and the registration to `HOME`.
+    """
+    registration = register(
+        load_template(HOME, device, weights), prediction.brain, prediction.structures, prediction.scan.affine,
+        prediction.frame_from_scan, nonlinear=True,
+    )  # fmt: skip
+    own = prediction.parcellations
+    if cortex:
+        own = own | {DEFAULT_ATLAS: follow_cortex(own[DEFAULT_ATLAS], prediction, registration)}
+    others = parcellate(prediction, atlases, registration, device=device, weights=weights)
+    return replace(prediction, parcellations=own | others), registration
 
 
 def save_prediction(prediction: Prediction, folder: Path) -> dict[str, str]:

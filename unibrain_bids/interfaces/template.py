@@ -1,4 +1,4 @@
-"""The template: its grid, where it lies in the model's population frame, and the affine of a scan to it.
+"""The template: its grid, and where it lies in the model's population frame.
 
 `python -m unibrain_bids.interfaces.template` processes the templates with the shipped weights and stores in
 `resources/templates` where they lie in the frame, and their structures and parcels as the model sees them; to be run
@@ -23,7 +23,7 @@ from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.errors import ResourceError, ScanError
 from unibrain_bids.imaging.images import MNI_CODE, save_image
 from unibrain_bids.inference import AnyModel, Model, load_model, predict, resource
-from unibrain_bids.model.refine import AlignedBrain, Refinement, align_brain, refine_twice
+from unibrain_bids.model.refine import AlignedBrain, align_brain
 
 logger = logging.getLogger(__name__)
 
@@ -100,30 +100,6 @@ def register_template(name: str, path: Path, model: AnyModel) -> Template:
     except ScanError as error:
         raise ResourceError(f"Template {name}: {error.message}", error.remedy) from error
     return _template(name, found.brain, found.structures, found.scan.affine, found.frame_from_scan)
-
-
-def register_to(
-    template: Template,
-    brain: NDArray[np.floating],
-    structures: NDArray[np.integer],
-    affine: NDArray[np.floating],
-    frame_from_scan: NDArray[np.floating],
-) -> tuple[NDArray[np.float64], Refinement]:
-    """Return `template_from_scan` (4, 4, RAS mm), and how well scan and template agree after it.
-
-    Parameters
-    ----------
-    template
-        Where to.
-    brain, structures
-        The scan's stripped, normalised image and its FreeSurfer numbers, (X, Y, Z).
-    affine
-        Their voxel to world, RAS mm.
-    frame_from_scan
-        Scan world to population frame, RAS mm, by the closed form.
-    """
-    found = refine_twice(template.brain, brain, structures, affine, frame_from_scan)
-    return found.worlds(template.frame_from_template, frame_from_scan), found
 
 
 def save_template(template: Template, path: Path) -> None:

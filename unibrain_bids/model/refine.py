@@ -48,6 +48,11 @@ class AlignedBrain:
     channels: Tensor
     image: Tensor
 
+    def shares(self) -> Tensor:
+        """Return what each channel has of each voxel, (1 + structures, X, Y, Z): 0 or 1."""
+        count = len(frame.STRUCTURES) + 1
+        return torch.zeros(count, *self.channels.shape).scatter_(0, self.channels[None], 1.0)
+
 
 @dataclass(frozen=True)
 class Refinement:
@@ -155,9 +160,9 @@ class _Comparison:
         self.points = frame.points()[every][inside]
         self.channel = fixed.channels[every][inside]
         self.intensity = fixed.image[every][inside]
-        count = len(frame.STRUCTURES) + 1
-        shares = torch.zeros(count, *moving.channels.shape).scatter_(0, moving.channels[None], 1.0)
+        shares = moving.shares()
         shares[0] = moving.image
+        count = len(shares)
         # Smoothed but not thinned out: a coarser grid's own places would decide where the brain comes to lie.
         self.volume = functional.avg_pool3d(shares[None], _STEP, stride=1)[0]
         self.moving_size = self.volume[1:].sum((1, 2, 3)) / _STEP**3
@@ -167,12 +172,12 @@ class _Comparison:
     def at(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor]:
         """Overlap and correlation after an affine (4, 4), both differentiable."""
         voxels = self._voxels(moving_from_fixed)
-        found = _read(self.volume, self.channel, voxels)
+        found = read_own_channel(self.volume, self.channel, voxels)
         common = torch.zeros(len(self.volume)).index_add(0, self.channel, found)[1:]
         # Where the affine enlarges the step from fixed to moving, the moving structures get fewer voxels.
         moving_size = self.moving_size / torch.linalg.det(moving_from_fixed[:3, :3])
         overlap = (2 * common / (moving_size + self.fixed_size))[self.known].mean()
-        values = _read(self.volume, torch.zeros_like(self.channel), voxels)
+        values = read_own_channel(self.volume, torch.zeros_like(self.channel), voxels)
         a, b = values - values.mean(), self.intensity - self.intensity.mean()
         return overlap, (a * b).sum() / (a.square().sum() * b.square().sum() + 1e-12).sqrt()
 
@@ -208,7 +213,7 @@ def _is_small(matrix: Tensor) -> bool:
     )
 
 
-def _read(volume: Tensor, channel: Tensor, voxels: Tensor) -> Tensor:
+def read_own_channel(volume: Tensor, channel: Tensor, voxels: Tensor) -> Tensor:
     """Trilinear values (N,) of (channels, X, Y, Z), each place (N, 3) in a channel of its own; zeros outside.
 
     `grid_sample` would read all channels everywhere, thirty times as much.

@@ -51,6 +51,8 @@ class Processing:
         File with other weights than the shipped ones, or None.
     model
         One of `MODELS`.
+    nonlinear
+        Whether results are deformed to the templates, not only moved there by an affine.
     """
 
     bids_dir: Path
@@ -66,12 +68,19 @@ class Processing:
     heads: tuple[HeadFile, ...] = ()
     weights: Path | None = None
     model: str = DEFAULT_MODEL
+    nonlinear: bool = False
 
     @property
     def selection(self) -> dict[str, Any]:
         """Which derivatives there will be: the options of `bids.derivatives.catalogue`."""
         labels = tuple(head.label for head in self.heads)
-        return {"spaces": self.spaces, "atlases": self.atlases, "tasks": self.tasks, "heads": labels}
+        return {
+            "spaces": self.spaces,
+            "atlases": self.atlases,
+            "tasks": self.tasks,
+            "heads": labels,
+            "nonlinear": self.nonlinear,
+        }
 
     @property
     def tables(self) -> tuple[LabelTable, ...]:

@@ -75,6 +75,7 @@ def _table_node(interface: Any, name: str, processing: Processing) -> Node:
 def _predict_node(processing: Processing, record: ScanRecord) -> Node:
     interface = UniBrainPredict(
         in_file=str(record.path),
+        parcellate=bool({"parcellate", "network"} & set(processing.tasks)),
         atlases=list(processing.atlas_sources),
         smoothness=processing.smoothness,
         device=processing.device,
@@ -92,6 +93,7 @@ def _resample_node(processing: Processing, roles: list[str]) -> Node:
         device=processing.device,
         weights=str(processing.weights or ""),
         roles=roles,
+        nonlinear=processing.nonlinear,
         num_threads=processing.omp_nthreads,
     )
     return Node(interface, name=RESAMPLE_NODE, n_procs=processing.omp_nthreads, mem_gb=OTHER_GB)
