@@ -12,7 +12,14 @@ import numpy as np
 
 from unibrain_bids.evaluation.heads import HeadRecord, LabelledHead
 from unibrain_bids.evaluation.measures import HeadMeasures, measure
-from unibrain_bids.evaluation.registration import AffineScores, Peer, TemplateTruth, register, score_affine
+from unibrain_bids.evaluation.registration import (
+    AffineScores,
+    Peer,
+    TemplateTruth,
+    register,
+    score_affine,
+    score_deformation,
+)
 
 if TYPE_CHECKING:
     from unibrain_bids.inference import Prediction
@@ -20,12 +27,12 @@ if TYPE_CHECKING:
 Predictor = Callable[[Path], "Prediction"]
 """Reads one scan and returns what the app says about it."""
 
-OURS, CLOSED_FORM = "unibrain_bids", "unibrain_bids, closed form alone"
+OURS, CLOSED_FORM, DEFORMED = "unibrain_bids", "unibrain_bids, closed form alone", "unibrain_bids, deformed"
 
 
 @dataclass(frozen=True)
 class Registration:
-    """One method's affine of one head: its name, its scores and what it cost (NaN: not measured apart)."""
+    """One method's registration of one head: its name, its scores and what it cost (NaN: not measured apart)."""
 
     method: str
     scores: AffineScores
@@ -110,10 +117,13 @@ class Evaluator:
         closed_form = np.linalg.inv(self.template_prediction.frame_from_scan) @ prediction.frame_from_scan
         start = time.process_time()
         refined = register(self.template_prediction, prediction)
-        seconds = time.process_time() - start
+        middle = time.process_time()
+        deformed = register(self.template_prediction, prediction, nonlinear=True)
+        end = time.process_time()
         return [
-            Registration(OURS, score_affine(head, self.template, refined), seconds),
+            Registration(OURS, score_affine(head, self.template, refined.template_from_scan), middle - start),
             Registration(CLOSED_FORM, score_affine(head, self.template, closed_form)),
+            Registration(DEFORMED, score_deformation(head, self.template, deformed), end - middle),
         ]
 
     def _peer_registrations(self, head: LabelledHead) -> list[Registration]:

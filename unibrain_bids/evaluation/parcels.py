@@ -3,10 +3,11 @@
     python -m unibrain_bids.evaluation.parcels --packed packed/heads_dk.npz
 
 Truth are the regions of the packed file (made by `training.deformable`) in simulated scans of the label maps 13-16.
-Compared are: the model's regions; the labelled template, brought by the model's affine and kept to the segmented cortex
-(`imaging.atlases`); and the same template warped by the affine alone, as UniBrain does. What the model's regions lack
-lies in the cortex or in the regions: beside them stand the Dice of its whole cortex, which none of the first two can
-exceed by much, and the share of right regions where both the truth and the model see cortex.
+Compared are: the app's regions, those of its template deformed to the scan; the model's own, from its last layer; the
+labelled template, brought by the model's affine and kept to the segmented cortex (`imaging.atlases`); and the same
+template warped by the affine alone, as UniBrain does. What the app's regions lack lies in the cortex or in the
+regions: beside them stand the Dice of its whole cortex, which none of the first three can exceed by much, and the share
+of right regions where both the truth and the app see cortex.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from unibrain_bids.training.simulation.simulator import SimulatedHead
 
 TEMPLATE_SPACE = "MNI152NLin6Asym"
-METHODS = ("model", "affine, kept to the cortex", "affine alone")
+METHODS = ("template, deformed", "model", "affine, kept to the cortex", "affine alone")
 
 
 def cortical_numbers() -> tuple[int, ...]:
@@ -54,6 +55,7 @@ def compared_parcels(
     from unibrain_bids.imaging.atlases import CORTEX, prepare_atlas, project_atlas
     from unibrain_bids.imaging.resample import resample
     from unibrain_bids.interfaces.atlases import frame_from_space
+    from unibrain_bids.interfaces.predict import follow_subject
 
     template_from_scan = np.linalg.inv(frame_from_space(TEMPLATE_SPACE)) @ prediction.frame_from_scan
     regions = np.where(np.isin(template, cortical_numbers()), template, 0)
@@ -66,7 +68,9 @@ def compared_parcels(
         regions, affine, shape=prediction.mask.shape, target_affine=prediction.scan.affine,
         target_from_source=np.linalg.inv(template_from_scan), order=0,
     )  # fmt: skip
-    return dict(zip(METHODS, (prediction.parcellations["DK"], kept, alone), strict=True))
+    followed, _ = follow_subject(prediction)
+    found = (followed.parcellations["DK"], prediction.parcellations["DK"], kept, alone)
+    return dict(zip(METHODS, found, strict=True))
 
 
 def evaluate(packed: Path, aparc: Path, *, count: int = 4, seed: int = 6_000_000) -> list[dict[str, float]]:

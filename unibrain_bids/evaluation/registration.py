@@ -1,4 +1,4 @@
-"""How well an affine brings a labelled head onto a template whose labels are known independently of our model.
+"""How well a registration brings a labelled head onto a template whose labels are known independently of our model.
 
 The template truth is MNI152NLin6Asym with FreeSurfer's aparc+aseg (`<data>/atlas`). It is warped to: scan labels are
 sampled by nearest neighbour, intensities trilinearly, on the template's 1 mm grid.
@@ -7,23 +7,25 @@ sampled by nearest neighbour, intensities trilinearly, on the template's 1 mm gr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from unibrain_bids.errors import ResourceError
 from unibrain_bids.evaluation import metrics
 from unibrain_bids.evaluation.heads import IGNORED, LabelledHead
-from unibrain_bids.imaging.resample import resample
+from unibrain_bids.imaging.resample import resample, resample_at
 from unibrain_bids.labels import LabelTable
 
 if TYPE_CHECKING:
     from unibrain_bids.inference import Prediction
+    from unibrain_bids.interfaces.registration import Registration
 
 # FreeSurfer's aparc+aseg against the structures of the app: the choroid plexus belongs to its lateral ventricle, as in
 # the training labels; corpus callosum, optic chiasm and hypointensities lack a counterpart in one truth or another.
@@ -58,7 +60,7 @@ class TemplateTruth:
 
 @dataclass(frozen=True)
 class AffineScores:
-    """Agreement of an affinely warped scan with the template; see `score_affine`."""
+    """Agreement of a warped scan with the template; see `score_affine`."""
 
     dice: Mapping[int, float]
     ncc: float
@@ -158,9 +160,27 @@ def score_affine(head: LabelledHead, template: TemplateTruth, template_from_scan
     are between the warped head, stripped by its true solid mask, and the stripped template, inside the template's
     brain.
     """
-    structures = warp_to_template(head.structures, head.affine, template, template_from_scan, order=0)
-    stripped = np.where(head.masks["solid"], head.image, 0)
-    warped = warp_to_template(stripped, head.affine, template, template_from_scan, order=1)
+
+    def warp(image: NDArray, order: int) -> NDArray:
+        return warp_to_template(image, head.affine, template, template_from_scan, order=order)
+
+    return _score(head, template, warp)
+
+
+def score_deformation(head: LabelledHead, template: TemplateTruth, registration: Registration) -> AffineScores:
+    """Score a registration with its deformation, as `score_affine` does an affine."""
+    voxels = np.moveaxis(np.indices(template.structures.shape), 0, -1).reshape(-1, 3)
+    places = registration.scan_places(apply_affine(template.affine, voxels)).T.reshape(3, *template.structures.shape)
+
+    def warp(image: NDArray, order: int) -> NDArray:
+        return resample_at(image, head.affine, places, order=order)
+
+    return _score(head, template, warp)
+
+
+def _score(head: LabelledHead, template: TemplateTruth, warp: Callable[[NDArray, int], NDArray]) -> AffineScores:
+    structures = warp(head.structures, 0)
+    warped = warp(np.where(head.masks["solid"], head.image, 0), 1)
     inside = template.brain > 0
     return AffineScores(
         dice=metrics.dice_per_label(template.structures, structures, LabelTable.load("aseg").indices, ignored=IGNORED),
@@ -169,10 +189,12 @@ def score_affine(head: LabelledHead, template: TemplateTruth, template_from_scan
     )
 
 
-def register(template: Prediction, scan: Prediction) -> NDArray[np.float64]:
-    """Return `template_from_scan` (4 x 4, RAS mm) as the app finds it: closed form of both, then refined."""
-    from unibrain_bids.model.refine import align_brain, refine_twice
+def register(template: Prediction, scan: Prediction, *, nonlinear: bool = False) -> Registration:
+    """Register a scan as the app does: closed form of both, refined, and deformed if asked for."""
+    from unibrain_bids.interfaces.registration import register as register_as_app
+    from unibrain_bids.interfaces.template import as_template
 
-    fixed = align_brain(template.brain, template.structures, template.scan.affine, template.frame_from_scan)
-    refinement = refine_twice(fixed, scan.brain, scan.structures, scan.scan.affine, scan.frame_from_scan)
-    return refinement.worlds(template.frame_from_scan, scan.frame_from_scan)
+    return register_as_app(
+        as_template("template", template), scan.brain, scan.structures, scan.scan.affine, scan.frame_from_scan,
+        nonlinear=nonlinear,
+    )  # fmt: skip

@@ -122,7 +122,7 @@ def measure(template: Prediction, pair: Pair) -> Repeatability:
     """Register both scans of a pair to the template and compare."""
     affine = pair.first.scan.affine
     points = apply_affine(affine, np.argwhere(pair.first.mask)[::_EVERY])
-    first, second = (register(template, prediction) for prediction in (pair.first, pair.second))
+    first, second = (register(template, prediction).template_from_scan for prediction in (pair.first, pair.second))
     return repeatability(points, first, second, pair.second_from_first)
 
 

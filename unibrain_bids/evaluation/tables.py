@@ -26,10 +26,10 @@ grid, at its own resolution.
   neither holds is left out of the mean.
 * Surface distances run between face-connected surface voxels in mm.
 * SSIM is Wang's with a window of 5 voxels, taken over the voxels of each window inside the mask.
-* Registration: the scan's *true* structures, warped by the method's affine to MNI152NLin6Asym (1 mm, nearest
-  neighbour), against FreeSurfer's labels of that template; NCC and mutual information (64 bins, nats) of the truly
-  stripped scan and the stripped template inside the template's brain. Peers get the true mask for nothing; ours gets
-  the whole head. CPU seconds: registration alone; ours is the refinement, the network's part is in the seconds of
+* Registration: the scan's *true* structures, warped by the method to MNI152NLin6Asym (1 mm, nearest neighbour), against
+  FreeSurfer's labels of that template; NCC and mutual information (64 bins, nats) of the truly stripped scan and the
+  stripped template inside the template's brain. Peers get the true mask for nothing; ours gets the whole head. CPU
+  seconds: registration alone; ours is the refinement (and the deformation), the network's part is in the seconds of
   `predict`.
 """
 

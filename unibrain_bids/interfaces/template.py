@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from unibrain_bids.bids.atomic import write_json
 from unibrain_bids.errors import ResourceError, ScanError
 from unibrain_bids.imaging.images import MNI_CODE, save_image
-from unibrain_bids.inference import AnyModel, Model, load_model, predict, resource
+from unibrain_bids.inference import AnyModel, Model, Prediction, load_model, predict, resource
 from unibrain_bids.model.refine import AlignedBrain, align_brain
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,11 @@ def register_template(name: str, path: Path, model: AnyModel) -> Template:
         found = predict(path, model=model)
     except ScanError as error:
         raise ResourceError(f"Template {name}: {error.message}", error.remedy) from error
+    return as_template(name, found)
+
+
+def as_template(name: str, found: Prediction) -> Template:
+    """Return a scan, as the model found it, as a template that others are registered to."""
     return _template(name, found.brain, found.structures, found.scan.affine, found.frame_from_scan)
 
 
