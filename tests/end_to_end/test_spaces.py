@@ -1,4 +1,7 @@
-"""A template of the user's own: the phantom's head itself, turned and moved, so that the affine to it is known."""
+"""A template of the user's own: the phantom's head itself, turned and moved, so that the affine to it is known.
+
+Results are deformed, too: to this template by next to nothing, to the package's by much.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,7 @@ def moved(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> SpacesRun:
     nib.save(template, folder / "mine_T1w.nii.gz")
     word = f"mine={folder / 'mine_T1w.nii.gz'}"
     words = ["--output-spaces", word, "MNI152NLin2009aSym", "--tasks", *TASKS, "--session-label", "1", "--no-report"]
+    words.append("--nonlinear")
     out = folder / "out"
     return SpacesRun(out, main([str(raw), str(out), "participant", *OPTIONS, *words]), template, find_space(word))
 
@@ -55,7 +59,7 @@ def test_each_template_has_its_outputs(moved, run, validator_errors):
     assert moved.code == 0
     assert validator_errors(moved.out) == []
     found = {path.relative_to(moved.out) for path in (moved.out / "sub-01").rglob("*") if path.is_file()}
-    assert found == set(expected_outputs(run.scans[0], spaces=[moved.space, Space()], tasks=TASKS))
+    assert found == set(expected_outputs(run.scans[0], spaces=[moved.space, Space()], tasks=TASKS, nonlinear=True))
     assert {path.name for path in found if "space-mine_" in path.name and path.suffix == ".gz"} == {
         "sub-01_ses-1_space-mine_desc-brain_mask.nii.gz",
         "sub-01_ses-1_space-mine_seg-aseg_dseg.nii.gz",
@@ -91,6 +95,32 @@ def test_structures_lie_where_the_templates_are(moved):
             for image in (native, there)
         )
         assert np.linalg.norm(after - apply_affine(TEMPLATE_FROM_SCAN, before)) < 3, number
+
+
+def test_displacements_are_small_where_the_template_is_the_head_itself(moved):
+    to_mine, to_package = (
+        np.linalg.norm(moved.image(f"from-T1w_to-{name}_mode-image_desc-warp_xfm").get_fdata(), axis=-1)
+        for name in ("mine", "MNI152NLin2009aSym")
+    )
+    assert to_mine.mean() < 0.5 < 1 < to_package.mean()
+
+
+def test_displacements_are_read_by_nitransforms_and_give_the_same_labels(moved):
+    """Points of the template go through the displacements, then through the affine, as ANTs is told to do it."""
+    nonlinear = pytest.importorskip("nitransforms.nonlinear")
+    stem = moved.out / "sub-01/ses-1/anat/sub-01_ses-1_from-T1w_to-MNI152NLin2009aSym_mode-image"
+    field = nonlinear.load(f"{stem}_desc-warp_xfm.nii.gz", fmt="itk")
+    native = moved.image("seg-aseg_dseg")
+    there = moved.image("space-MNI152NLin2009aSym_seg-aseg_res-1_dseg")
+    labels, scan_labels = np.asarray(there.dataobj), np.asarray(native.dataobj)
+    voxels = np.argwhere(labels)[::500]
+    points = apply_affine(there.affine, voxels)
+    scan_from_template = read_itk_affine(f"{stem}_xfm.txt")
+    right = {}
+    for name, places in (("deformed", field.map(points)), ("affine alone", points)):
+        found = apply_affine(np.linalg.inv(native.affine) @ scan_from_template, places).round().astype(int)
+        right[name] = np.mean(scan_labels[tuple(found.T)] == labels[tuple(voxels.T)])
+    assert right["affine alone"] < 0.85 < 0.93 < right["deformed"], right
 
 
 def test_quality_tells_of_the_first_template(moved):
