@@ -179,13 +179,16 @@ def score_deformation(head: LabelledHead, template: TemplateTruth, registration:
 
 
 def _score(head: LabelledHead, template: TemplateTruth, warp: Callable[[NDArray, int], NDArray]) -> AffineScores:
-    structures = warp(head.structures, 0)
-    warped = warp(np.where(head.masks["solid"], head.image, 0), 1)
+    return score_warped(template, warp(head.structures, 0), warp(np.where(head.masks["solid"], head.image, 0), 1))
+
+
+def score_warped(template: TemplateTruth, structures: NDArray[np.integer], brain: NDArray[np.floating]) -> AffineScores:
+    """Score true structures and a stripped brain that lie on the template's grid already."""
     inside = template.brain > 0
     return AffineScores(
         dice=metrics.dice_per_label(template.structures, structures, LabelTable.load("aseg").indices, ignored=IGNORED),
-        ncc=metrics.normalised_cross_correlation(warped[inside], template.brain[inside]),
-        mutual_information=metrics.mutual_information(warped[inside], template.brain[inside]),
+        ncc=metrics.normalised_cross_correlation(brain[inside], template.brain[inside]),
+        mutual_information=metrics.mutual_information(brain[inside], template.brain[inside]),
     )
 
 
