@@ -106,10 +106,9 @@ def real_scans(
 ) -> Iterator[tuple[str, str, Callable[[], Prediction]]]:
     """Yield person, condition and what predicts the scan: each head as it is, and perturbed."""
     from unibrain_bids.evaluation.perturbations import PERTURBATIONS, Perturbation
-    from unibrain_bids.inference import predict
 
     for number, path in enumerate(paths):
-        person, original = path.name.split("_")[0], cache(partial(predict, path, model=model))
+        person, original = path.name.split("_")[0], cache(partial(process, path, model))
         yield person, ORIGINAL, original
         for name in changes:
 
@@ -119,7 +118,7 @@ def real_scans(
                 number: int = number,
             ) -> Prediction:
                 rng = np.random.default_rng([seed, number])
-                return predict(change(original().scan, original().mask, rng), model=model)
+                return process(change(original().scan, original().mask, rng), model)
 
             yield person, name, changed
 
@@ -129,7 +128,6 @@ def simulated_scans(
 ) -> Iterator[tuple[str, str, Callable[[], Prediction]]]:
     """Yield person, condition and what predicts the scan, for persons simulated from the held-out label maps."""
     from unibrain_bids.evaluation.simulated import SPAN
-    from unibrain_bids.inference import predict
     from unibrain_bids.training.recipes.basis import HELD_OUT
     from unibrain_bids.training.simulation.material import load_material
     from unibrain_bids.training.simulation.simulator import simulate
@@ -143,9 +141,17 @@ def simulated_scans(
 
             def simulated(person: int = person, scan: int = scan) -> Prediction:
                 head = simulate(material, span, seed + person * _MOST_SCANS + scan, anatomy=seed + person)
-                return predict(as_scan(head.image[0, 0].numpy(), span.spacing), model=model)
+                return process(as_scan(head.image[0, 0].numpy(), span.spacing), model)
 
             yield f"simulated-{person + 1:02d}", ORIGINAL if scan == 0 else f"scan-{scan + 1}", simulated
+
+
+def process(scan: Scan | Path, model: Model) -> Prediction:
+    """Return what the app makes of a scan, regions included."""
+    from unibrain_bids.inference import predict
+    from unibrain_bids.interfaces.predict import follow_subject
+
+    return follow_subject(predict(scan, model=model))[0]
 
 
 def as_scan(image: NDArray[np.float32], spacing: float) -> Scan:
