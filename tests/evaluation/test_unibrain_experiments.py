@@ -14,12 +14,15 @@ from torch import nn
 from unibrain_bids.evaluation.experiments import unibrain_tables
 from unibrain_bids.evaluation.experiments.gradients import gradient_norms, weight_distances
 from unibrain_bids.evaluation.experiments.results import read_rows
-from unibrain_bids.evaluation.experiments.unibrain import RUNS, start_from
+from unibrain_bids.evaluation.experiments.unibrain import RUNS, Material, start_from
 from unibrain_bids.evaluation.experiments.unibrain_baselines import (
+    extraction_and_registration,
     graph_probabilities,
     logistic_probabilities,
     nearest_neighbours,
     optimised_affine,
+    similarities,
+    transformer_probabilities,
 )
 from unibrain_bids.evaluation.experiments.unibrain_networks import compared
 from unibrain_bids.evaluation.published import area_under_curve
@@ -29,6 +32,7 @@ from unibrain_bids.model.presets import UNIBRAIN_8MM
 from unibrain_bids.model.published import PublishedUniBrain
 from unibrain_bids.model.soft_template import SoftTemplate
 from unibrain_bids.training import objectives
+from unibrain_bids.training.recipes.cohort import Cohort, KnownCohort
 
 
 def test_gradient_norms_tell_modules_apart() -> None:
@@ -74,10 +78,33 @@ def test_classifiers_find_a_measure_that_differs() -> None:
     generator = torch.Generator().manual_seed(0)
     description = torch.randn(1, 20, 5, generator=generator) + 0.3 * torch.randn(60, 20, 5, generator=generator)
     classes = torch.arange(60) % 2
-    description[classes == 1, :, 3] += 2.0  # in every region: a graph network takes their mean
-    for classify in (graph_probabilities, logistic_probabilities):
+    description[classes == 1, :10, 3] += 2.0  # in half the regions: seen by their mean, and by what looks like what
+    for classify in (graph_probabilities, transformer_probabilities, logistic_probabilities):
         probability = classify(description[:40], classes[:40], description[40:])
         assert area_under_curve(classes[40:].double().numpy(), probability) > 0.9, classify.__name__
+
+
+def test_without_a_learned_segmentation_tissues_are_propagated() -> None:
+    with np.load(resource("population/atlas.npz")) as arrays:
+        template = SoftTemplate.from_atlas(Atlas.from_arrays(arrays), UNIBRAIN_8MM.shape, UNIBRAIN_8MM.spacing)
+    image = template.image / template.image.max()
+    people = torch.tensor([0.9, 1.0, 0.8, 0.95]).reshape(4, 1, 1, 1, 1) * image
+    given = Cohort(people, (people > 0.1).float(), torch.arange(4) % 2)
+    tissues, regions = (
+        torch.cat([1 - soft.sum(1, keepdim=True), soft], 1).argmax(1).repeat(4, 1, 1, 1)
+        for soft in (template.tissues[:, 1:], template.regions)
+    )
+    known = KnownCohort(given, tissues, regions, torch.eye(4).repeat(4, 1, 1))
+    # Not trained: its affine is the identity, which is right here, and its segmentation knows nothing.
+    model = PublishedUniBrain(UNIBRAIN_8MM, template)
+    figures = extraction_and_registration(model, Material(known, known, template, template))
+    assert min(figures["tissue_dice"]) > 0.95 and len(figures["probability"]) == 4
+
+
+def test_similarities_see_no_difference_that_all_regions_share() -> None:
+    description = torch.randn(1, 20, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(similarities(description + 3.0), similarities(description), atol=1e-5, rtol=0)
+    assert not torch.allclose(similarities(description * torch.arange(5)), similarities(description), atol=0.1)
 
 
 def test_neighbours_are_joined_both_ways() -> None:

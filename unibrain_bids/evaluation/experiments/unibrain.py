@@ -33,6 +33,7 @@ from unibrain_bids.training.trainer import Trainer, TrainerSettings
 PRESET = UNIBRAIN_8MM
 TRAINING, HELD_OUT = 96, 48
 START, START_STEPS = "start", 700
+PARTIAL = "ernet"
 STEPS, PEOPLE, LEARNING_RATE = 300, 4, 2e-3
 # The paper's (1, 1, 0.1, 1) let the classification's gradient, in the registration hundreds of times that of
 # the similarity, drive the labels out of the view. Modules that it alone reaches learn no slower: Adam knows no scale.
@@ -90,6 +91,9 @@ RUNS: dict[str, Run] = {
     "class-stopped": Run("main", "JERS-like: classification's gradient stopped", switches=("class_reaches",)),
     "joint-1": Run("main", "UniBrain, joint, another order of persons", seed=1),
     "class-stopped-1": Run("main", "JERS-like, another order of persons", switches=("class_reaches",), seed=1),
+    PARTIAL: Run(
+        "baselines", "ERNet-like: Ext and Reg alone", weights=replace(WEIGHTS, tissues=0.0, classification=0.0)
+    ),
     "no-reg": _without("Reg", "registration"),
     "no-ext": _without("Ext", "extraction"),
     "no-seg": _without("Seg", "segmentation"),
