@@ -97,7 +97,7 @@ class ResampleToTemplates(SimpleInterface):
         for number, space in enumerate(given.spaces):
             path = given.registered.get(space.label)
             template = read_template(Path(path)) if path else load_template(space.label, given.device, weights)
-            registration = self._registration(template)
+            registration = self._registration(template, packaged=path is None)
             found = self._write(Path(runtime.cwd) / space.label, template, registration)
             written |= {space.role(role): path for role, path in found.items()}
             if number == 0 and "quality" in given.files:
@@ -107,10 +107,10 @@ class ResampleToTemplates(SimpleInterface):
         self._results["files"] = {role: str(path) for role, path in written.items()}
         return runtime
 
-    def _registration(self, template: Template) -> Registration:
+    def _registration(self, template: Template, *, packaged: bool) -> Registration:
         """Read the registration to the package's template where the regions needed it already, or register."""
         given = self.inputs
-        if template.name == HOME and "registration" in given.files:
+        if packaged and template.name == HOME and "registration" in given.files:
             known = Registration.read(Path(given.files["registration"]))
             return known if given.nonlinear else replace(known, deformation=None)
         return register_files(
