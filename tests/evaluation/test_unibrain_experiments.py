@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from unibrain_bids.evaluation.experiments import unibrain_tables
+from unibrain_bids.evaluation.evaluate import CLOSED_FORM, OURS
+from unibrain_bids.evaluation.experiments import unibrain_real, unibrain_tables
 from unibrain_bids.evaluation.experiments.gradients import gradient_norms, weight_distances
-from unibrain_bids.evaluation.experiments.results import read_rows
+from unibrain_bids.evaluation.experiments.results import read_rows, write_rows
 from unibrain_bids.evaluation.experiments.unibrain import RUNS, Material, start_from
 from unibrain_bids.evaluation.experiments.unibrain_baselines import (
     extraction_and_registration,
@@ -122,6 +123,38 @@ def test_networks_of_two_groups_are_compared_with_chance(shift: float, significa
     assert (float(compared(networks, classes)["p"]) < 0.05) == significant
 
 
+def test_weights_are_compared_on_the_heads_that_all_saw(tmp_path: Path) -> None:
+    measures = (
+        "mask_dice",
+        "mask_hd95",
+        "tissue_dice",
+        "tissue_dice_GM",
+        "tissue_dice_WM",
+        "tissue_dice_CSF",
+        "seconds",
+    )
+    for folder, heads in (("a", {"muse-01": 0.5, "muse-02": 0.7}), ("b", {"muse-02": 0.9, "muse-03": 0.1})):
+        write_rows(
+            tmp_path / folder / "muse_heads.tsv", [{"head": h, **dict.fromkeys(measures, v)} for h, v in heads.items()]
+        )
+        write_rows(
+            tmp_path / folder / "muse_registration.tsv",
+            [
+                {"method": method, "head": head, "warped_dice": dice, "ncc": 0.3, "mutual_information": 0.2}
+                for head in heads
+                for method, dice in ((OURS, 0.8), (CLOSED_FORM, 0.4))
+            ],
+        )
+    rows = unibrain_real.compared({name: tmp_path / name for name in ("a", "b")})
+    assert [(row["heads"], row["mask Dice"], row["warped Dice"]) for row in rows] == [
+        ("1", "0.7", "0.4"),
+        ("1", "0.9", "0.4"),
+    ]
+    (tmp_path / "b" / "muse_heads.tsv").write_text("head\tmask_dice\nmuse-09\t0.5\n")
+    with pytest.raises(ValueError, match="no head"):
+        unibrain_real.compared({name: tmp_path / name for name in ("a", "b")})
+
+
 def test_tables_name_what_was_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     names = ("mask_dice", "mutual_information", "correlation", "tissue_dice", "propagated_dice", "parcel_dice")
@@ -136,6 +169,6 @@ def test_tables_name_what_was_not_run(tmp_path: Path, monkeypatch: pytest.Monkey
     (row,) = read_rows(tmp_path / "docs" / "unibrain-main.tsv")
     assert row["ACC"] == "1.000" and row["AUC"] == "1.000 (1.000 to 1.000)"
     assert "its own affine: 0.200 (0.200 to 0.200); grey and white matter alone: -0.100 (-0.100 to -0.100)" in page
-    others = [run.label for name, run in RUNS.items() if run.table == "main" and name != "joint"]
+    others = [run.label for name, run in RUNS.items() if run.table in ("main", "baselines") and name != "joint"]
     assert f"Not run: {'; '.join(others)}." in page
     assert not (tmp_path / "docs" / "unibrain-ablations.tsv").exists() and "Not run.\n" in page

@@ -49,13 +49,13 @@ def _shown_weights(weights: LossWeights) -> str:
 INTRODUCTION = f"""# UniBrain's experiments
 
 Made by `python -m unibrain_bids.evaluation.experiments.unibrain`, `.unibrain_baselines`, `.unibrain_networks`,
-`.gradients` and `.unibrain_tables`. **Reduced to what one slow processor thread can do**: {TRAINING} simulated persons
-of label maps 1-12 to learn from (brain masks, the population's mean brain with its labels as the one template, a class
-for each); {HELD_OUT} persons of label maps 13-16 to measure on, half of each with wider ventricles; the preset
-`{PRESET.name}`, {" x ".join(map(str, PRESET.shape))} voxels of {PRESET.spacing:g} mm. All runs start from the same
-weights ({START_STEPS} steps of the joint recipe with the classification's gradient stopped before the regions), but for
-modules that are frozen, which are drawn anew, and take {STEPS} steps more. A step is {PEOPLE} persons; the rate of
-learning falls from {LEARNING_RATE:g} to 0 over the start, and again over each run.
+`.unibrain_real`, `.gradients` and `.unibrain_tables`. **Reduced to what one slow processor thread can do**:
+{TRAINING} simulated persons of label maps 1-12 to learn from (brain masks, the population's mean brain with its labels
+as the one template, a class for each); {HELD_OUT} persons of label maps 13-16 to measure on, half of each with wider
+ventricles; the preset `{PRESET.name}`, {" x ".join(map(str, PRESET.shape))} voxels of {PRESET.spacing:g} mm. All runs
+start from the same weights ({START_STEPS} steps of the joint recipe with the classification's gradient stopped before
+the regions), but for modules that are frozen, which are drawn anew, and take {STEPS} steps more. A step is {PEOPLE}
+persons; the rate of learning falls from {LEARNING_RATE:g} to 0 over the start, and again over each run.
 
 The paper's figures are of 96 x 96 x 96 voxels, real heads and 1000 epochs: orderings may be compared, heights may not.
 CSF is that of the ventricles. Where rows differ by less than their seeds or intervals do, nothing can be said.
@@ -84,7 +84,11 @@ TITLES = {
     "atlas": "Another template",
 }
 NOTES = {
-    "main": "Tissue Dice (GM, WM and ventricles; then without these) is the segmentation's, and for baselines that of "
+    "main": "JERS- and ERNet-like rows are UniBrain's own networks with parts of the loss off; ERNet's tissues are "
+    "propagated, its classes by KNN network and GCN on its own regions. The last four rows were trained on what the "
+    "frozen networks of the start say of regions, or on brains that they aligned. The BNT-like transformer takes the "
+    "rows of a region's similarities as tokens; its readout is reduced to a mean.\n\n"
+    "Tissue Dice (GM, WM and ventricles; then without these) is the segmentation's, and for baselines that of "
     "the propagated labels; *propagated* is the same of the template's tissues, warped to the head by the run's own "
     "affine. AUC with the 95 % interval of a bootstrap over persons.",
     "ablations": "The module stays as it was drawn. Parcellation has no weights: without it the template's regions are "
@@ -97,6 +101,14 @@ NOTES = {
 
 # Tables that other commands write.
 FURTHER = {
+    "unibrain-real": (
+        "Real heads",
+        "Heads of MUSE (manual labels), the whole app with `--model unibrain`. Its third tissue is the ventricles; the "
+        "truth's CSF takes in the sulci inside the mask. *Warped Dice*, NCC and MI are of the model's affine as it is, "
+        "measured as in [accuracy](../accuracy.md). **Both sets of UniBrain's weights were trained for minutes, on a "
+        "grid of 8 mm and simulated heads alone**: those of the package, and those of *UniBrain, joint* above. The "
+        "last row is the shipped `unified` model on the same heads.",
+    ),
     "unibrain-networks": (
         "Learned matrices of the two groups",
         "*Apart* is the mean absolute difference between the groups' mean edges, beside that of groups drawn at random "
@@ -199,7 +211,10 @@ def main() -> None:
         if table == "main" and JOINT in found:
             lines = "\n".join(bar(found[JOINT], baselines))
             text.append(f"Tissue Dice of *{RUNS[JOINT].label}* less that of plainly propagated labels:\n\n{lines}\n")
-        if missing := [RUNS[name].label for name in names if name not in found]:
+        missing = [RUNS[name].label for name in names if name not in found]
+        if table == "main":
+            missing += [run.label for run in RUNS.values() if run.table == "baselines" and run.label not in baselines]
+        if missing:
             text.append(f"Not run: {'; '.join(missing)}.\n")
     for stem, (title, note) in FURTHER.items():
         path = args.out / f"{stem}.tsv"
