@@ -124,16 +124,10 @@ def test_networks_of_two_groups_are_compared_with_chance(shift: float, significa
 
 
 def test_weights_are_compared_on_the_heads_that_all_saw(tmp_path: Path) -> None:
-    measures = (
-        "mask_dice",
-        "mask_hd95",
-        "tissue_dice",
-        "tissue_dice_GM",
-        "tissue_dice_WM",
-        "tissue_dice_CSF",
-        "seconds",
-    )
-    for folder, heads in (("a", {"muse-01": 0.5, "muse-02": 0.7}), ("b", {"muse-02": 0.9, "muse-03": 0.1})):
+    tissues = (f"tissue_dice_{name}" for name in ("GM", "WM", "CSF"))
+    measures = ("mask_dice", "mask_hd95", "tissue_dice", *tissues)
+    seen = {"a": {"muse-01": 0.5, "muse-02": 0.7, "mean": 0.6}, "b": {"muse-02": 0.9, "muse-03": 0.1, "mean": 0.5}}
+    for folder, heads in seen.items():
         write_rows(
             tmp_path / folder / "muse_heads.tsv", [{"head": h, **dict.fromkeys(measures, v)} for h, v in heads.items()]
         )

@@ -17,10 +17,11 @@ from unibrain_bids.evaluation.experiments.results import Row, read_rows, write_r
 if TYPE_CHECKING:
     import pandas as pd
 
+_MEAN = "mean"  # a row of its own in what `unibrain-evaluate` writes
 _COLUMNS = {
     "mask_dice": "mask Dice", "mask_hd95": "mask HD95 (mm)", "tissue_dice": "tissue Dice", "tissue_dice_GM": "GM",
     "tissue_dice_WM": "WM", "tissue_dice_CSF": "CSF", "warped_dice": "warped Dice", "ncc": "NCC",
-    "mutual_information": "MI", "seconds": "s",
+    "mutual_information": "MI",
 }  # fmt: skip
 
 
@@ -49,7 +50,8 @@ def _figures(folder: Path) -> pd.DataFrame:
 
     aligned = [row for row in read_rows(folder / "muse_registration.tsv") if row["method"] == CLOSED_FORM]
     frames = [pd.DataFrame(rows).set_index("head") for rows in (read_rows(folder / "muse_heads.tsv"), aligned)]
-    return frames[0].join(frames[1].drop(columns="method")).apply(pd.to_numeric, errors="coerce")
+    figures = frames[0].join(frames[1].drop(columns="method"), how="inner").drop(index=_MEAN, errors="ignore")
+    return figures.apply(pd.to_numeric, errors="coerce")
 
 
 def main() -> None:
