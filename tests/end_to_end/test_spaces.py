@@ -72,7 +72,11 @@ def test_sidecars_name_template_and_grid(moved):
     content = json.loads(path.read_text())
     assert content["SpatialReference"] == moved.space.image.as_uri()
     assert content["Resolution"].startswith("2 mm isotropic")
-    assert content["Sources"][1].endswith("_from-T1w_to-mine_mode-image_xfm.txt")
+    stem = "bids::sub-01/ses-1/anat/sub-01_ses-1_from-T1w_to-mine_mode-image"
+    assert content["Sources"][1:] == [f"{stem}_desc-warp_xfm.nii.gz", f"{stem}_xfm.txt"]
+    warp = json.loads((moved.out / f"{stem.removeprefix('bids::')}_desc-warp_xfm.json").read_text())
+    assert warp["Resolution"].startswith("4 mm")
+    assert warp["SpatialReference"] == content["SpatialReference"]
 
 
 def test_affine_is_the_known_one(moved):

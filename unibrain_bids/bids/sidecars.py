@@ -43,7 +43,7 @@ def make_sidecar(output: DerivativePath, outputs: Mapping[str, DerivativePath]) 
     }
     content["Sources"] = list(_sources(output, outputs))
     if output.extension == ".nii.gz":
-        content |= _grid(output.space)
+        content |= {key: value for key, value in _grid(output.space).items() if key not in content}
     if output.kind == "network":
         content |= _network(own["atlas"], own["meas"])
     return content | _columns(output.kind)
@@ -88,7 +88,8 @@ def _placeholders(output: DerivativePath) -> dict[str, str]:
 def _sources(output: DerivativePath, outputs: Mapping[str, DerivativePath]) -> Iterator[str]:
     """Yield the BIDS URIs of the direct inputs; the raw scan where none of the others was written."""
     if output.space and output.in_template:
-        roles = (output.native_role, output.space.role("scan_to_template"))
+        transforms = ("scan_to_template_warp", "scan_to_template")
+        roles = (output.native_role, *map(output.space.role, transforms))
         direct = [outputs[role] for role in roles if role in outputs]
     else:
         own = dict(output.entities)

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from unibrain_bids.imaging.resample import resample
 from unibrain_bids.labels import LabelTable
-from unibrain_bids.reports.files import ScanFiles
+from unibrain_bids.reports.files import ScanFiles, read_json
 from unibrain_bids.reports.page import Details, Flicker, Legend, Mosaic
 from unibrain_bids.reports.slices import (
     Cut,
@@ -167,10 +167,13 @@ def registration(files: ScanFiles, space: str, template: Path) -> Flicker | None
         top = _top(data[inside])
         return _joined(cuts, lambda cut: contour(grey(cut.plane(data), top=top), cut.plane(inside), _MASK_COLOR))
 
+    came_by = read_json(brain.with_name(brain.name.replace(".nii.gz", ".json"))).get("Sources", [])
+    deformed = " and the deformation" if any("_desc-warp_xfm" in source for source in came_by) else ""
     return Flicker(
         Mosaic(sources(ours.data), alt="Slices of this brain on the template's grid.", caption="This brain"),
         Mosaic(sources(there), alt="The same slices of the template.", caption=f"Template {space}"),
-        f"This brain after the affine, and {space}; on both, in red, the border of this brain's mask. {_CUTS}",
+        f"This brain after the affine{deformed}, and {space}; on both, in red, the border of this brain's mask. "
+        f"{_CUTS}",
     )
 
 
