@@ -40,7 +40,7 @@ def facts(weights: Path) -> str:
     recipes = ", ".join(f"`{name}`" for name in trained) + " of `unibrain_bids/training/recipes/`"
     elsewhere = "Figures on real heads: `docs/accuracy.md`."
     if "preset" in metadata:
-        elsewhere = "Figures beside the unified model, on simulated scans and on a few real heads: `docs/experiments.md`."
+        elsewhere = "Figures beside the unified model: `docs/experiments.md`."
     rows = [
         f"| {name} | {run['steps']} | {', '.join(f'{key} {value:.3g}' for key, value in run['held_out'].items())} |"
         for name, run in runs.items()
