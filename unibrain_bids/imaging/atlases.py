@@ -18,6 +18,8 @@ from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from unibrain_bids.imaging.boxes import bounding_box
+
 PointMap = Callable[[NDArray[Any]], NDArray[np.float64]]
 """Points (N, 3) to points (N, 3)."""
 
@@ -93,7 +95,8 @@ def prepare_atlas(labels: NDArray[Any], affine: ArrayLike, structures: NDArray[A
     labels = labels.astype(np.int32)
     cortical = cortical_regions(labels, structures)
     is_cortical = np.isin(labels, sorted(cortical))
-    x = apply_affine(affine, np.indices(labels.shape).reshape(3, -1).T)[:, 0].reshape(labels.shape)
+    i, j, k = np.ogrid[tuple(slice(n) for n in labels.shape)]
+    x = affine[0, 0] * i + affine[0, 1] * j + affine[0, 2] * k + affine[0, 3]
     spread = {}
     for side in (-1, 1):
         own = is_cortical & (side * x >= 0)
@@ -107,8 +110,11 @@ def _spread(labels: NDArray[np.int32], spacing: NDArray[np.float64]) -> NDArray[
     """Fill what is within reach of a region with the nearest region."""
     if not labels.any():
         return labels
-    distance, nearest = ndimage.distance_transform_edt(labels == 0, spacing, return_indices=True)
-    filled: NDArray[np.int32] = np.where(distance <= REACH_MM, labels[tuple(nearest)], 0)
+    box = bounding_box(labels > 0, margin=int(np.ceil(REACH_MM / spacing.min())))
+    near = labels[box]
+    distance, nearest = ndimage.distance_transform_edt(near == 0, spacing, return_indices=True)
+    filled = np.zeros_like(labels)
+    filled[box] = np.where(distance <= REACH_MM, near[tuple(nearest)], 0)
     return filled
 
 
@@ -159,7 +165,11 @@ def _vote(labels: NDArray[np.int32], places: PointMap, mask: NDArray[np.bool_]) 
         share = position - corner
         steps = np.array(list(product((0, 1), repeat=3)))
         candidates = np.stack([padded[tuple((corner + step).T)] for step in steps])
+        chosen = candidates[0]
+        mixed = (candidates != chosen).any(axis=0)
+        candidates, share = candidates[:, mixed], share[mixed]
         weights = np.stack([np.where(step, share, 1 - share).prod(axis=1) for step in steps])
         totals = np.stack([np.where(candidates == candidate, weights, 0).sum(0) for candidate in candidates])
-        winners[part] = np.take_along_axis(candidates, totals.argmax(0)[None], axis=0)[0]
+        chosen[mixed] = np.take_along_axis(candidates, totals.argmax(0)[None], axis=0)[0]
+        winners[part] = chosen
     return winners

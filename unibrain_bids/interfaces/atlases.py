@@ -8,12 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, from_matvec
 from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from unibrain_bids.bids.atlases import AtlasSource, load_atlas_image
-from unibrain_bids.imaging.atlases import CORTEX, PreparedAtlas, prepare_atlas, project_atlas
+from unibrain_bids.imaging.atlases import CORTEX, REACH_MM, PreparedAtlas, prepare_atlas, project_atlas
+from unibrain_bids.imaging.boxes import bounding_box
 from unibrain_bids.imaging.resample import resample
 from unibrain_bids.inference import Prediction, resource
 from unibrain_bids.interfaces.registration import Registration
@@ -91,7 +92,10 @@ def _home_cortex() -> PreparedAtlas:
         for kind in ("atlas-DK", "seg-aseg")
     )
     regions = np.asarray(labels.dataobj)
-    return prepare_atlas(np.where(regions >= _CORTICAL, regions, 0), labels.affine, np.asarray(structures.dataobj))
+    regions = np.where(regions >= _CORTICAL, regions, 0)
+    box = bounding_box(regions > 0, margin=int(REACH_MM) + 1)
+    corner = from_matvec(np.eye(3), [piece.start for piece in box])
+    return prepare_atlas(regions[box], labels.affine @ corner, np.asarray(structures.dataobj)[box])
 
 
 def frame_from_space(space: str, device: str = "auto", weights: Path | None = None) -> NDArray[np.float64]:
