@@ -117,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--per-task", type=int, nargs="+", default=[1, 10, 25, 100, 500])
     parser.add_argument("--slots", type=int, default=200, help="tasks that run at the same time")
     parser.add_argument("--start", type=float, default=6.0, help="seconds until the first head begins")
-    parser.add_argument("--head", type=float, default=35.0, help="mean seconds of one head")
+    parser.add_argument("--head", type=float, default=40.0, help="mean seconds of one head")
     parser.add_argument("--spread", type=float, default=0.3, help="standard deviation of its logarithm")
     parser.add_argument("--check", type=float, default=0.1, help="seconds to see that a head is complete")
     parser.add_argument("--kills", type=float, default=0.05, help="kills per hour of a task (preemption, lost nodes)")
