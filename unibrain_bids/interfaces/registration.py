@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, from_matvec
 from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
@@ -118,8 +118,7 @@ def register(
     if not structures.any():
         return Registration(np.linalg.inv(template.frame_from_template) @ frame_from_scan, template.frame_from_template)
     box = bounding_box(structures > 0, margin=_MARGIN_VOXELS)
-    corner = np.eye(4)
-    corner[:3, 3] = [piece.start for piece in box]
+    corner = from_matvec(np.eye(3), [piece.start for piece in box])
     brain, structures, affine = brain[box], structures[box], affine @ corner
     found = refine_twice(template.brain, brain, structures, affine, frame_from_scan)
     matrix = found.worlds(template.frame_from_template, frame_from_scan)
@@ -127,7 +126,7 @@ def register(
     if not nonlinear:
         return result
     moving = align_brain(brain, structures, affine, result.frame_from_scan)
-    return Registration(matrix, template.frame_from_template, found, deform(template.brain, moving))
+    return replace(result, deformation=deform(template.brain, moving))
 
 
 def register_files(
