@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from unibrain_bids.model.evidence import class_statistics, weigh_by_intensity
+from unibrain_bids.model.evidence import class_statistics, gather_evidence, weigh
 
 
 def _two_classes(shift: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -17,10 +17,14 @@ def _two_classes(shift: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return torch.stack([1 - second, second]), intensity, truth
 
 
+def _posterior(probability: torch.Tensor, intensity: torch.Tensor) -> torch.Tensor:
+    return weigh(probability[None], intensity[None, None], gather_evidence(probability, intensity))[0].exp()
+
+
 def test_boundary_moves_to_where_the_scan_has_it() -> None:
     probability, intensity, truth = _two_classes(shift=6)
     before = (probability.argmax(0) != truth).sum()
-    posterior = weigh_by_intensity(probability, intensity)
+    posterior = _posterior(probability, intensity)
     after = (posterior.argmax(0) != truth).sum()
     torch.testing.assert_close(posterior.sum(0), torch.ones(400))
     assert before >= 5 and after <= 1
@@ -28,11 +32,11 @@ def test_boundary_moves_to_where_the_scan_has_it() -> None:
 
 def test_statistics_are_those_of_the_sure_voxels() -> None:
     probability, intensity, truth = _two_classes(shift=0)
-    mean, spread, known = class_statistics(probability, intensity)
+    found = class_statistics(probability, intensity)
     for label in (0, 1):
         values = intensity[truth == label]
-        assert abs(mean[label] - values.mean()) < 1 and abs(spread[label] - values.std()) < 1
-    assert known.all()
+        assert abs(found.mean[label] - values.mean()) < 1 and abs(found.spread[label] - values.std()) < 1
+    assert found.known.all()
 
 
 def test_a_class_too_small_to_be_known_keeps_its_place() -> None:
@@ -41,6 +45,12 @@ def test_a_class_too_small_to_be_known_keeps_its_place() -> None:
     tiny[0, 100:105] = 20.0
     probability = torch.cat([probability, tiny])
     probability = probability / probability.sum(0)
-    posterior = weigh_by_intensity(probability, intensity)
+    posterior = _posterior(probability, intensity)
     assert (posterior.argmax(0)[100:105] == 2).all()
     assert torch.isfinite(posterior).all()
+
+
+def test_without_a_known_class_the_network_is_believed() -> None:
+    probability = torch.full((2, 9), 0.5)
+    torch.testing.assert_close(_posterior(probability, torch.rand(9)), probability)
+    assert torch.isfinite(gather_evidence(torch.zeros(2, 0), torch.zeros(0)).spread).all()

@@ -66,7 +66,7 @@ def test_the_learning_rate_is_halved(phantom: Material, tmp_path: Path) -> None:
     rates = []
     for _ in range(2):
         trainer.train_step()
-        rates.append(trainer.optimiser.param_groups[0]["lr"])
+        rates.append(trainer.optimisers[0].param_groups[0]["lr"])
     assert rates == [pytest.approx(1e-4), pytest.approx(5e-5)]
 
 

@@ -171,7 +171,7 @@ def test_learning_rate_rises_holds_falls_and_anneals(tmp_path: Path) -> None:
         found = []
         for _ in range(steps):
             trainer.train_step()
-            found.append(trainer.optimiser.param_groups[0]["lr"] / settings.learning_rate)
+            found.append(trainer.optimisers[0].param_groups[0]["lr"] / settings.learning_rate)
         return found
 
     free = rates(replace(SETTINGS, anneal=0), 20)

@@ -2,8 +2,8 @@
 
 ITK (ANTs, SimpleITK, 3D Slicer) stores the map from points of the *fixed* image to points of the *moving* one, in LPS.
 `sub-01_from-T1w_to-MNI_mode-image_xfm.txt` moves the T1w image to MNI: fixed is the template, moving the scan, and the
-file holds `scan_from_template`. The functions here take and give points, displacements and matrices in RAS mm. nitransforms reads
-these files, but its own writer keeps only six digits, which is why it is not used here.
+file holds `scan_from_template`. The functions here take and give points, displacements and matrices in RAS mm.
+nitransforms reads these files, but its own writer keeps only six digits, which is why it is not used here.
 """
 
 from __future__ import annotations

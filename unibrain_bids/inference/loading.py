@@ -20,13 +20,14 @@ from unibrain_bids.model.aligner import Aligner
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.first_look import FirstLook
 from unibrain_bids.model.presets import UNIFIED
+from unibrain_bids.model.refiner import Refiner
 from unibrain_bids.model.unibrain import UniBrain
 from unibrain_bids.model.weights import load_weights, weights_metadata
 
 UNIFIED_MODEL = "unified"
 # What files of weights hold, by the name of the model.
 MODULES: dict[str, frozenset[str]] = {
-    UNIFIED_MODEL: frozenset(("first_look", "aligner", "unibrain")),
+    UNIFIED_MODEL: frozenset(("first_look", "aligner", "unibrain", "refiner")),
     "npp": frozenset(("npp",)),
     "unibrain": frozenset(("published",)),
 }
@@ -38,8 +39,8 @@ class Model:
 
     Attributes
     ----------
-    first_look, aligner, unibrain
-        The networks, in evaluation mode: 8 mm, 4 mm and 2 mm.
+    first_look, aligner, unibrain, refiner
+        The networks, in evaluation mode: 8 mm, 4 mm, 2 mm and 1 mm.
     device
         Where they are.
     sha256
@@ -52,6 +53,7 @@ class Model:
     first_look: FirstLook
     aligner: Aligner
     unibrain: UniBrain
+    refiner: Refiner
     device: torch.device
     sha256: str
     metadata: dict[str, str]
@@ -83,9 +85,9 @@ def load_model(device: str = "auto", weights: Path | None = None) -> Model:
     """The shipped unified model (or other weights for it), loaded once per process and device."""
     opened, atlas = open_weights(UNIFIED_MODEL, device, weights), population_atlas()
     first, second = FirstLook(UNIFIED.first_look_widths), Aligner(UNIFIED.aligner_widths, atlas)
-    unibrain = UniBrain(UNIFIED, atlas)
-    opened.fill({"first_look": first, "aligner": second, "unibrain": unibrain})
-    return Model(first, second, unibrain, opened.device, opened.sha256, opened.metadata)
+    unibrain, refiner = UniBrain(UNIFIED, atlas), Refiner(UNIFIED.widths[0], *UNIFIED.refiner_widths)
+    opened.fill({"first_look": first, "aligner": second, "unibrain": unibrain, "refiner": refiner})
+    return Model(first, second, unibrain, refiner, opened.device, opened.sha256, opened.metadata)
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,17 @@ from numpy.typing import NDArray
 
 from unibrain_bids.errors import ScanError
 from unibrain_bids.imaging.scan import Scan
-from unibrain_bids.inference.found import Found
 from unibrain_bids.inference.prediction import Prediction, as_arrays, named_network
+from unibrain_bids.inference.refined import refine
+from unibrain_bids.inference.seen import Look
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
 from unibrain_bids.model.anatomy import connected_winners
 from unibrain_bids.model.description import describe_head
-from unibrain_bids.model.evidence import weigh_by_intensity
-from unibrain_bids.model.locate import largest_component
+from unibrain_bids.model.locate import Volume, largest_component
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
 from unibrain_bids.model.parcellation import region_numbers
+from unibrain_bids.model.refiner import Refiner
 from unibrain_bids.model.unibrain import Outputs
 
 WHITE_MATTER_INTENSITY = 110.0
@@ -25,28 +26,25 @@ _SMALLEST_BRAIN_MM3 = 200_000
 _TISSUES = {"GM": 1, "WM": 2, "CSF": 3}
 
 
-def assemble(
-    scan: Scan,
-    outputs: Outputs,
-    found: Found,
-    log_gain_in_frame: torch.Tensor,
-    frame_from_scan: NDArray[np.float64],
-    fitted: torch.Tensor,
-    quality: dict[str, float],
-) -> Prediction:
-    """Bring the model's outputs to the scan's grid."""
+def assemble(scan: Scan, volume: Volume, seen: Look, refiner: Refiner, quality: dict[str, float]) -> Prediction:
+    """Bring what the model has seen of a scan (whose data `volume` holds) to the scan's grid, refined."""
     x, y, z = scan.data.shape
-    native = NativeGrid((x, y, z), np.linalg.inv(frame.affine()) @ frame_from_scan @ scan.affine)
-    mask = largest_component(native.volume(found.brain) > 0.5)
+    native = NativeGrid((x, y, z), np.linalg.inv(frame.affine()) @ seen.frame_from_scan @ scan.affine)
+    log_gain = extended_log_gain(seen.log_gain, native)
+    corrected = scan.data * np.exp(log_gain)
+    refined = refine(refiner, seen, volume, native, corrected)
+    mask = np.zeros(scan.data.shape, dtype=bool)
+    mask[refined.possible] = (refined.brain > 0.5).cpu().numpy()
+    mask = largest_component(mask)
     if mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) < _SMALLEST_BRAIN_MM3:
         raise no_brain(scan)
-    log_gain = extended_log_gain(log_gain_in_frame, native)
-    gain = np.exp(log_gain - log_gain[mask].mean())
-    preproc = scan.data * gain
-    structures, tissues, shares = _segment(native, found.structures, mask, preproc)
+    scale = np.exp(-log_gain[mask].mean())
+    gain, preproc = np.exp(log_gain) * scale, corrected * scale
+    probability = refined.structures[:, torch.from_numpy(mask[refined.possible]).to(refined.structures.device)]
+    structures, tissues, shares = _segment(probability, mask)
     white = np.median(preproc[tissues == _TISSUES["WM"]])
     brain = preproc * mask * np.float32(WHITE_MATTER_INTENSITY / max(white, 1e-6))
-    voxel = frame.voxel_volume(frame_from_scan)
+    voxel = frame.voxel_volume(seen.frame_from_scan)
     return Prediction(
         scan=scan,
         mask=mask.astype(np.uint8),
@@ -56,25 +54,25 @@ def assemble(
         structures=structures,
         tissues=tissues,
         tissue_probabilities=shares,
-        parcellations={"DK": _parcellate(native, outputs, structures)},
-        frame_from_scan=as_float64(fitted) @ frame_from_scan,
-        intracranial_volume=float((found.intracranial > 0.5).sum()) * voxel,
-        networks={"innerproduct": named_network(outputs.network[0].cpu().numpy())},
+        parcellations={"DK": _parcellate(native, seen.outputs, structures)},
+        frame_from_scan=as_float64(seen.fitted) @ seen.frame_from_scan,
+        intracranial_volume=float((seen.found.intracranial > 0.5).sum()) * voxel,
+        networks={"innerproduct": named_network(seen.outputs.network[0].cpu().numpy())},
         quality=quality,
-        description=as_arrays(describe_head(outputs, voxel)),
+        description=as_arrays(describe_head(seen.outputs, voxel)),
     )
 
 
 def _segment(
-    native: NativeGrid, probability: torch.Tensor, mask: NDArray[np.bool_], preproc: NDArray[np.float32]
+    values: torch.Tensor, mask: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-    """Structures, tissues and tissue probabilities within the mask; what is no structure there is CSF."""
+    """Structures, tissues and tissue probabilities within the mask; what is no structure there is CSF.
+
+    `values` are the mask's probabilities (1 + structures, N).
+    """
     numbers = torch.tensor([0, *frame.STRUCTURES])
     tissue_of = {row.index: row.mapping for row in LabelTable.load("aseg").rows}
     mapping = torch.tensor([tissue_of.get(number, _TISSUES["CSF"]) for number in numbers.tolist()])
-    intensity = torch.from_numpy(preproc[mask]).to(probability.device)
-    values = torch.cat([native.read(probability, voxels) for _, voxels in inside(mask)], dim=1)
-    values = weigh_by_intensity(values, intensity)
     winner = torch.from_numpy(connected_winners(values, mask))
     structures, tissues = np.zeros(mask.shape, dtype=np.int16), np.zeros(mask.shape, dtype=np.uint8)
     structures[mask], tissues[mask] = numbers[winner].numpy(), mapping[winner].numpy()

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from unibrain_bids.imaging.affines import is_plausible_affine
 from unibrain_bids.imaging.scan import Scan, load_scan
-from unibrain_bids.inference.found import Found, find_brain
+from unibrain_bids.inference.found import find_brain
 from unibrain_bids.inference.loading import Model, load_model
 from unibrain_bids.inference.native import as_float64, assemble, no_brain
 from unibrain_bids.inference.prediction import Prediction
+from unibrain_bids.inference.seen import Look
 from unibrain_bids.model import frame
 from unibrain_bids.model.confidence import mask_certainty, movement, outside_view, structure_certainty, tilt
 from unibrain_bids.model.gain import refine_log_gain
 from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.locate import Volume, find_head, pull_averaged
-from unibrain_bids.model.unibrain import Outputs
 
 # Where the closed form on the segmented structures would still move the brain by more than this, the head is realigned
 # and looked at once more; where the bias field is stronger than this (standard deviation of its logarithm), up to twice
@@ -29,37 +27,6 @@ from unibrain_bids.model.unibrain import Outputs
 _SETTLED_MM = 2.0
 _SHADED = 0.2
 _ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class Look:
-    """A head as the model saw it last.
-
-    Attributes
-    ----------
-    image
-        (1, 1, X, Y, Z) what went in, 0..1, on the model grid.
-    frame_from_scan
-        (4, 4) float64, mm: where that grid stood.
-    agreement
-        Of the second look with the atlas (`model.locate.Located`).
-    outputs
-        What came out.
-    found
-        The brain in it.
-    fitted
-        (4, 4) what the closed form on the found structures would add to `frame_from_scan`.
-    log_gain
-        (1, 1, X, Y, Z) logarithm of the intensity correction.
-    """
-
-    image: Tensor
-    frame_from_scan: NDArray[np.float64]
-    agreement: float
-    outputs: Outputs
-    found: Found
-    fitted: Tensor
-    log_gain: Tensor
 
 
 @torch.inference_mode()
@@ -96,7 +63,7 @@ def predict(
         "model_tilt_deg": tilt(seen.frame_from_scan),
         "model_outside_view": outside_view(model.unibrain, as_float64(seen.fitted) @ seen.frame_from_scan, volume),
     }
-    return assemble(scan, seen.outputs, seen.found, seen.log_gain, seen.frame_from_scan, seen.fitted, quality)
+    return assemble(scan, volume, seen, model.refiner, quality)
 
 
 @torch.inference_mode()
@@ -124,7 +91,7 @@ def look(scan: Scan, volume: Volume, model: Model, *, smoothness: float = 0.1, m
             frame_from_scan = _checked(scan, as_float64(fitted) @ frame_from_scan)
         # The field is smooth: that the head has moved a little under it since does no harm.
         correction = log_gain if shaded else torch.zeros(())
-    return Look(scaled, frame_from_scan, located.agreement, outputs, found, fitted, log_gain)
+    return Look(image, scaled, frame_from_scan, located.agreement, outputs, found, fitted, log_gain)
 
 
 def as_volume(scan: Scan, device: torch.device) -> Volume:

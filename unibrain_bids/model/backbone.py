@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unibrain_bids.model.blocks import BottleneckTransformer, ConvBlock, Hypernetwork
+from unibrain_bids.model.blocks import BottleneckTransformer, ConvBlock, Hypernetwork, twice_as_fine
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,6 @@ class Backbone(nn.Module):
         half = x
         for block, modulation in zip(self.decoder, modulations, strict=True):
             half = x
-            x = functional.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False)
+            x = twice_as_fine(x)
             x = block(torch.cat([x, skips.pop()], dim=1), modulation)
         return Features(full=x, half=x if self.ends_at_half else half, bottleneck=bottleneck)

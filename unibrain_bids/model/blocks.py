@@ -40,6 +40,13 @@ class ConvBlock(nn.Module):
         return x
 
 
+def twice_as_fine(volume: Tensor) -> Tensor:
+    """A volume (batch, channels, X, Y, Z) on the grid of half the spacing, trilinear."""
+    # With the channels last a CPU takes a fraction of the time.
+    volume = volume.contiguous(memory_format=torch.channels_last_3d)
+    return functional.interpolate(volume, scale_factor=2.0, mode="trilinear", align_corners=False)
+
+
 class TransformerBlock(nn.Module):
     """Pre-norm self-attention and MLP over a sequence (batch, tokens, width)."""
 

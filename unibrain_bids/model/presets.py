@@ -37,6 +37,8 @@ class Preset:
         Channels of a recursive stage's convolutions.
     region_features
         Width of the region embeddings.
+    refiner_widths
+        Channels of the refiner at 2 mm and at 1 mm.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Preset:
     stage_widths: tuple[int, ...]
     region_features: int
     graph_features: int
+    refiner_widths: tuple[int, int]
 
 
 UNIFIED = Preset(
@@ -62,6 +65,7 @@ UNIFIED = Preset(
     stage_widths=(16, 32, 64, 32),
     region_features=6,
     graph_features=128,
+    refiner_widths=(32, 16),
 )
 
 

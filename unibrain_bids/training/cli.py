@@ -14,7 +14,7 @@ from unibrain_bids.training import finetune_cli
 
 ATLAS = Path(__file__).parents[1] / "resources" / "population" / "atlas.npz"
 RECIPES = (
-    "first-look", "aligner", "unified", "parcellation", "network",
+    "first-look", "aligner", "unified", "refiner", "parcellation", "network",
     "npp", "npp-small", "unibrain", "unibrain-small", "unibrain-8mm", "unibrain-tiny",
 )  # fmt: skip
 
@@ -26,13 +26,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=Path("packed/heads.npz"), help="file made by training.packing")
     parser.add_argument("--atlas", type=Path, default=ATLAS, help="soft atlas made by training.population")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log; resumed when it exists")
-    parser.add_argument("--unified", type=Path, help="run of the unified recipe, for `parcellation` and `network`")
+    parser.add_argument("--unified", type=Path, help="run of the unified recipe, or weights, for the next three")
     parser.add_argument("--parcellation", type=Path, help="run of the recipe `parcellation`, for `network`")
     parser.add_argument("--init", type=Path, help="weights (.safetensors) that a new run starts from")
     parser.add_argument("--minutes", type=float, default=60.0, help="time budget of this call")
     parser.add_argument("--persons", type=int, default=24, help="training persons that `network` simulates (no budget)")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    text = "orthogonal steps (Muon) for the convolutions' kernels instead of Adam's"
+    parser.add_argument("--muon", action="store_true", help=text)
     parser.add_argument("--anneal", type=int, default=0, help="end the run with so many steps to learning rate zero")
     text = "halve the learning rate after so many steps (NPP: 1e-4, halved after half of them)"
     parser.add_argument("--halve-after", type=int, default=0, metavar="STEPS", help=text)
@@ -74,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = TrainerSettings(
         minutes=args.minutes, batch=args.batch, learning_rate=args.learning_rate, anneal=args.anneal,
         halve_after=args.halve_after, evaluate_every=args.evaluate_every, seed=args.seed, ema=args.ema,
+        muon=args.muon,
     )  # fmt: skip
     Trainer(recipe, args.out, settings, device).run()
     return 0

@@ -23,7 +23,8 @@ from unibrain_bids.errors import DatasetError, ScanError
 from unibrain_bids.imaging.scan import load_scan
 from unibrain_bids.inference.loading import Model
 from unibrain_bids.inference.prediction import as_arrays
-from unibrain_bids.inference.unified import Look, as_volume, look
+from unibrain_bids.inference.seen import Look
+from unibrain_bids.inference.unified import as_volume, look
 from unibrain_bids.model import frame
 from unibrain_bids.model.description import describe_head
 from unibrain_bids.model.locate import Volume, pull_averaged
@@ -217,7 +218,7 @@ def _arrays(scan: CohortScan, model: Model) -> dict[str, NDArray[Any]]:
     seen = look(loaded, as_volume(loaded, model.device), model)
     description = as_arrays(describe_head(seen.outputs, frame.voxel_volume(seen.frame_from_scan)))
     arrays: dict[str, NDArray[Any]] = {
-        "image": seen.image[0, 0].half().cpu().numpy(),
+        "image": seen.scaled[0, 0].half().cpu().numpy(),
         "voxel": np.array(frame.voxel_volume(seen.frame_from_scan)),
         "regions": description.regions,
         "whole": description.whole,

@@ -2,8 +2,9 @@
 
 Usage:
 
-    python -m unibrain_bids.training.export --first-look runs/first-look --aligner runs/aligner
-        --unified runs/unified --parcellation runs/parcellation --network runs/network --out FILE.safetensors
+    python -m unibrain_bids.training.export --first-look runs/first-look --aligner runs/aligner --unified runs/unified
+        --parcellation runs/parcellation --network runs/network --refiner runs/refiner --out FILE.safetensors
+    python -m unibrain_bids.training.export --base OLD.safetensors --refiner runs/refiner --out FILE.safetensors
     python -m unibrain_bids.training.export --published npp-small runs/npp-small --out FILE.safetensors
 """
 
@@ -17,13 +18,14 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from unibrain_bids.model.weights import average_of, save_weights
+from unibrain_bids.model.weights import average_of, save_weights, weights_metadata
 from unibrain_bids.training.recipes import MODULES
 
-# Modules whose training is another recipe's: they are not part of the shipped model.
-_LEFT_OUT = ("classifier.",)
+# The part of a module whose training is another recipe's: it is not shipped.
+_LEFT_OUT = "classifier."
 
 
 def last_figures(folder: Path) -> dict[str, float]:
@@ -42,16 +44,31 @@ def run_facts(folder: Path) -> dict[str, object]:
     return {"steps": step, "held_out": last_figures(folder)}
 
 
-def unified_states(args: argparse.Namespace) -> tuple[dict[str, Path], dict[str, dict[str, Tensor]]]:
-    """Folders of the runs, and the averaged weights of the unified model's modules that they have trained."""
-    runs = {"first_look": args.first_look, "aligner": args.aligner, "unibrain": args.unified, "network": args.network}
-    if args.parcellation:
-        runs["parcellation"] = args.parcellation
-    states = {name: average_of(folder / "checkpoint.pt") for name, folder in runs.items()}
-    for part in {"parcellation", "network"} & runs.keys():
-        others = {key: tensor for key, tensor in states["unibrain"].items() if not key.startswith(f"{part}.")}
-        states["unibrain"] = others | {f"{part}.{key}": tensor for key, tensor in states.pop(part).items()}
-    return runs, states
+# The modules of the unified model that have a recipe, each with the option that names its run.
+_UNIFIED = {
+    "first_look": "first_look", "aligner": "aligner", "unified": "unibrain", "parcellation": "unibrain.parcellation",
+    "network": "unibrain.network", "refiner": "refiner",
+}  # fmt: skip
+
+
+def unified_states(args: argparse.Namespace) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Facts of the runs, and the averaged weights that they have trained, on top of those of `--base`.
+
+    A part of a module (its network, say) that has a run of its own takes the place of the module's.
+    """
+    facts: dict[str, object] = {}
+    tensors: dict[str, Tensor] = {}
+    if args.base:
+        tensors = load_file(args.base)
+        facts = json.loads(weights_metadata(args.base).get("runs", "{}"))
+    for option, module in _UNIFIED.items():
+        folder = getattr(args, option)
+        if folder is not None:
+            tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{module}.")}
+            state = average_of(folder / "checkpoint.pt")
+            tensors |= {f"{module}.{key}": tensor for key, tensor in state.items()}
+            facts[module.removeprefix("unibrain.")] = run_facts(folder)
+    return facts, tensors
 
 
 def main() -> None:
@@ -62,6 +79,8 @@ def main() -> None:
     parser.add_argument("--unified", type=Path, help="folder of the run")
     parser.add_argument("--parcellation", type=Path, help="folder of the run, if the head was trained apart")
     parser.add_argument("--network", type=Path, help="folder of the run")
+    parser.add_argument("--refiner", type=Path, help="folder of the run")
+    parser.add_argument("--base", type=Path, help="weights of the unified model that keep what no run is given for")
     text = "a paper's own system by itself: its recipe, and the folder of the run"
     parser.add_argument("--published", nargs=2, metavar=("RECIPE", "FOLDER"), help=text)
     parser.add_argument("--out", type=Path, required=True)
@@ -70,16 +89,18 @@ def main() -> None:
     if args.published:
         recipe, folder = args.published
         name, preset = MODULES[recipe], {"preset": recipe}
-        runs = {name: Path(folder)}
-        states = {name: average_of(Path(folder) / "checkpoint.pt")}
-    elif all((args.first_look, args.aligner, args.unified, args.network)):
-        runs, states = unified_states(args)
+        facts: dict[str, object] = {name: run_facts(Path(folder))}
+        state = average_of(Path(folder) / "checkpoint.pt")
+        tensors = {f"{name}.{key}": tensor for key, tensor in state.items()}
+    elif args.base or all((args.first_look, args.aligner, args.unified, args.network, args.refiner)):
+        facts, tensors = unified_states(args)
     else:
-        parser.error("give --published, or all of --first-look, --aligner, --unified and --network")
-    modules = {
-        module: {key: tensor for key, tensor in state.items() if not key.startswith(_LEFT_OUT)}
-        for module, state in states.items()
-    }
+        parser.error("give --published, --base, or all of --first-look, --aligner, --unified, --network and --refiner")
+    modules: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        module, _, rest = key.partition(".")
+        if not rest.startswith(_LEFT_OUT):
+            modules.setdefault(module, {})[rest] = tensor
     revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     metadata = {
         "name": preset.get("preset", name),
@@ -89,7 +110,7 @@ def main() -> None:
         "intended_use": "Research use only; not for diagnosis. Adult T1-weighted heads.",
         "git_revision": revision,
         "date": date.today().isoformat(),
-        "runs": json.dumps({run: run_facts(folder) for run, folder in runs.items()}),
+        "runs": json.dumps(facts),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_weights(args.out, modules, metadata)

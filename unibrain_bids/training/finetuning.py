@@ -259,7 +259,10 @@ def _save(
         "training": json.dumps(fitted.facts),
         **{name: json.dumps(value) for name, value in figures.items()},
     }
-    modules = {"first_look": model.first_look, "aligner": model.aligner, "unibrain": fitted.joint.unibrain}
+    modules = {
+        "first_look": model.first_look, "aligner": model.aligner, "unibrain": fitted.joint.unibrain,
+        "refiner": model.refiner,
+    }  # fmt: skip
     path = options.out / "weights.safetensors"
     save_weights(path, {name: module.state_dict() for name, module in modules.items()}, card)
     write_json(path.with_suffix(".json"), card)

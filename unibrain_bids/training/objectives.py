@@ -15,18 +15,20 @@ def segmentation_loss(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     logits
         (batch, classes, X, Y, Z).
     truth
-        (batch, X, Y, Z) int64.
+        (batch, X, Y, Z) int64; or (batch, places, X, Y, Z), classes at several places within each voxel, which count
+        alike: a voxel's target are then the classes' shares in it.
     """
     log_probability = functional.log_softmax(logits.float(), dim=1)
-    cross_entropy = functional.nll_loss(log_probability, truth)
-    probability = log_probability.exp().flatten(2)
-    classes = logits.shape[1]
-    index = truth.flatten(1)
+    index = truth.long().flatten(2) if truth.ndim == logits.ndim else truth.long().flatten(1)[:, None]
+    places, classes = index.shape[1], logits.shape[1]
+    flat = log_probability.flatten(2)
+    cross_entropy = -flat.gather(1, index).mean()
+    probability = flat.exp()
     # Sums per class by scatter: a one-hot copy of the truth would cost as much memory as the logits.
-    picked = probability.gather(1, index[:, None]).squeeze(1)
+    picked = probability.gather(1, index).flatten(1) / places
     zeros = probability.new_zeros(logits.shape[0], classes)
-    intersection = zeros.scatter_add(1, index, picked)
-    volume = zeros.scatter_add(1, index, torch.ones_like(picked))
+    intersection = zeros.scatter_add(1, index.flatten(1), picked)
+    volume = zeros.scatter_add(1, index.flatten(1), torch.full_like(picked, 1 / places))
     dice = (2 * intersection + 1) / (probability.sum(2) + volume + 1)
     present = volume > 0
     present[:, 0] = False

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unibrain_bids.imaging.memory import keep_freed_memory
+from unibrain_bids.training.muon import Muon
 from unibrain_bids.training.progress import LiveLine
 
 
@@ -50,6 +51,8 @@ class TrainerSettings:
     anneal
         When > 0: the last so many steps, over which the learning rate goes to zero. The run is over after them: its
         folder trains no further, a new one can start from its weights.
+    muon
+        Whether the kernels of convolutions take Muon's steps (`training.muon`) instead of Adam's.
     halve_after
         When > 0: after so many steps the learning rate is halved.
     keep_best
@@ -68,9 +71,20 @@ class TrainerSettings:
     checkpoint_every: int = 50
     log_every: int = 10
     anneal: int = 0
+    muon: bool = False
     halve_after: int = 0
     keep_best: str = ""
     seed: int = 0
+
+
+def optimisers_of(model: nn.Module, settings: TrainerSettings) -> list[torch.optim.Optimizer]:
+    """AdamW for all that is trained; with `muon`, that for kernels wider than a voxel and AdamW for the rest."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kernels = [p for p in trainable if p.ndim == 5 and p.shape[2] > 1] if settings.muon else []
+    chosen = {id(parameter) for parameter in kernels}
+    rest = [parameter for parameter in trainable if id(parameter) not in chosen]
+    adam = torch.optim.AdamW(rest, lr=settings.learning_rate, weight_decay=1e-5)
+    return [adam, Muon(kernels, lr=settings.learning_rate, weight_decay=1e-2)] if kernels else [adam]
 
 
 class Trainer:
@@ -80,8 +94,7 @@ class Trainer:
         self.recipe, self.folder, self.settings, self.device = recipe, folder, settings, device
         self.model = recipe.model.to(device)
         self.average = {name: tensor.detach().clone().float() for name, tensor in self.model.state_dict().items()}
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=1e-5)
+        self.optimisers = optimisers_of(self.model, settings)
         self.step = 0
         self.anneal_start: int | None = None
         self.best: dict[str, Any] = {}
@@ -118,9 +131,10 @@ class Trainer:
         """One optimiser step; every random decision follows from the step's number."""
         self.model.train()
         rate = self._learning_rate()
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.zero_grad(set_to_none=True)
         parts: dict[str, float] = {}
         for sample in range(self.settings.batch):
             seed = (self.settings.seed * 1_000_003 + self.step) * self.settings.batch + sample
@@ -130,7 +144,8 @@ class Trainer:
                 parts[name] = parts.get(name, 0.0) + value / self.settings.batch
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         if math.isfinite(float(norm)):
-            self.optimiser.step()
+            for optimiser in self.optimisers:
+                optimiser.step()
         self.step += 1
         self._update_average()
         return parts
@@ -149,8 +164,8 @@ class Trainer:
         """Write the checkpoint aside, then put it in place: an interrupted write never spoils the last one."""
         state = {
             "step": self.step, "anneal_start": self.anneal_start, "settings": asdict(self.settings),
-            "model": self.model.state_dict(), "average": self.average, "optimiser": self.optimiser.state_dict(),
-            "best": self.best,
+            "model": self.model.state_dict(), "average": self.average, "best": self.best,
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }  # fmt: skip
         aside = self.folder / "checkpoint.pt.part"
         torch.save(state, aside)
@@ -163,7 +178,8 @@ class Trainer:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, stored in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(stored)
         self.average = state["average"]
         self.step, self.anneal_start = state["step"], state["anneal_start"]
         self.best = state.get("best", {})

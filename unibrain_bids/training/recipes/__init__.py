@@ -9,20 +9,22 @@ import numpy as np
 from unibrain_bids.errors import UsageError
 from unibrain_bids.model.atlas import Atlas
 from unibrain_bids.model.presets import NPP, NPP_SMALL, UNIBRAIN, UNIBRAIN_8MM, UNIBRAIN_SMALL, UNIBRAIN_TINY
-from unibrain_bids.model.weights import average_of
+from unibrain_bids.model.weights import average_of, load_weights
 from unibrain_bids.training.recipes.basis import Heads
 from unibrain_bids.training.recipes.locating import AlignerRecipe, FirstLookRecipe
 from unibrain_bids.training.recipes.network import PERSONS, NetworkRecipe
 from unibrain_bids.training.recipes.npp import NppRecipe
 from unibrain_bids.training.recipes.parcellation import ParcellationRecipe
 from unibrain_bids.training.recipes.published import PublishedRecipe
+from unibrain_bids.training.recipes.refiner import RefinerRecipe
 from unibrain_bids.training.recipes.unified import UnifiedRecipe
 from unibrain_bids.training.trainer import Recipe
 
 # Name, in the weights file, of the module that each recipe trains.
 MODULES = {
     "first-look": "first_look", "aligner": "aligner", "unified": "unibrain",
-    "parcellation": "unibrain.parcellation", "network": "unibrain.network", "npp": "npp", "npp-small": "npp",
+    "parcellation": "unibrain.parcellation", "network": "unibrain.network", "refiner": "refiner",
+    "npp": "npp", "npp-small": "npp",
     "unibrain": "published", "unibrain-small": "published", "unibrain-8mm": "published", "unibrain-tiny": "published",
 }  # fmt: skip
 
@@ -49,7 +51,7 @@ def make(
     atlas_path
         The population's soft atlas.
     unified
-        Folder of a run of `unified`, on which `parcellation` and `network` build.
+        Folder of a run of `unified`, or a weights file, on which `refiner`, `parcellation` and `network` build.
     folder
         Of the run to come.
     parcellation
@@ -71,9 +73,14 @@ def make(
     if name == "unified":
         return recipe
     if unified is None:
-        raise UsageError(f"The recipe {name!r} needs a trained model.", "Give --unified FOLDER.")
+        raise UsageError(f"The recipe {name!r} needs a trained model.", "Give --unified, a run's folder or weights.")
     model = recipe.model.to(heads.training.t1.device).eval().requires_grad_(False)
-    model.load_state_dict(average_of(unified / "checkpoint.pt"))
+    if unified.is_file():
+        load_weights(unified, {MODULES["unified"]: model})
+    else:
+        model.load_state_dict(average_of(unified / "checkpoint.pt"))
+    if name == "refiner":
+        return RefinerRecipe(heads, model)
     if name == "parcellation":
         model.parcellation.requires_grad_(True)
         return ParcellationRecipe(heads, model)

@@ -106,19 +106,21 @@ def draw_log_bias(
 
 def gaussian_blur(volume: torch.Tensor, sigmas: list[float]) -> torch.Tensor:
     """Gaussian smoothing of (1, 1, X, Y, Z) by sigmas in voxels, axis by axis, edges replicated."""
-    for axis, sigma in enumerate(sigmas):
-        if sigma < 0.1:
-            continue
-        reach = max(1, min(round(3 * sigma), volume.shape[2 + axis] - 1))
-        offsets = torch.arange(-reach, reach + 1, device=volume.device, dtype=volume.dtype)
-        kernel = torch.exp(-offsets.square() / (2 * sigma**2))
-        shape = [1, 1, 1, 1, 1]
-        shape[2 + axis] = 2 * reach + 1
-        padding = [0] * 6
-        padding[2 * (2 - axis)] = padding[2 * (2 - axis) + 1] = reach
-        padded = functional.pad(volume, padding, mode="replicate")
-        volume = functional.conv3d(padded, (kernel / kernel.sum()).view(shape))
-    return volume
+    for axis, sigma in enumerate(sigmas, start=2):
+        if sigma >= 0.1:
+            # A product of matrices: ten times as fast on a CPU as a convolution of one channel with a long kernel.
+            matrix = _blur_matrix(volume.shape[axis], sigma).to(volume)
+            volume = torch.tensordot(volume, matrix, dims=([axis], [1])).movedim(-1, axis)
+    return volume.contiguous()
+
+
+def _blur_matrix(size: int, sigma: float) -> torch.Tensor:
+    """Weights (size, size) of the voxels of a line in each of its smoothed voxels."""
+    reach = max(1, min(round(3 * sigma), size - 1))
+    offsets = torch.arange(-reach, reach + 1)
+    kernel = torch.exp(-offsets.float().square() / (2 * sigma**2))
+    sources = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)
+    return torch.zeros(size, size).scatter_add(1, sources, (kernel / kernel.sum()).expand(size, -1))
 
 
 def lower_resolution(image: torch.Tensor, spacing: float, generator: torch.Generator) -> torch.Tensor:

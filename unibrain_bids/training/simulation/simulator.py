@@ -62,11 +62,15 @@ class SimulatedHead:
     image
         The scan on the 0..1 scale.
     structures
-        (1, X, Y, Z) int64, output channel of each voxel (0: no structure).
+        (1, X, Y, Z) int64, output channel at each voxel's centre (0: no structure).
+    parts
+        (1, 4, X, Y, Z) uint8, the same at four places within each voxel (`spatial.SUBVOXEL`): its partial volumes.
     regions
         (1, X, Y, Z) int64, cortical region 1..35 whichever the side, 0 outside the cortex.
     brain, intracranial
-        Masks, float 0/1.
+        Masks, float 0/1, at the centres.
+    brain_share, intracranial_share
+        Part of the four places that lie inside, 0..1.
     normalised
         The stripped, bias-free brain, white matter at `WHITE_MATTER_LEVEL` (T1-like scans).
     log_gain
@@ -81,9 +85,12 @@ class SimulatedHead:
 
     image: torch.Tensor
     structures: torch.Tensor
+    parts: torch.Tensor
     regions: torch.Tensor
     brain: torch.Tensor
     intracranial: torch.Tensor
+    brain_share: torch.Tensor
+    intracranial_share: torch.Tensor
     normalised: torch.Tensor
     log_gain: torch.Tensor
     frame_from_grid: torch.Tensor
@@ -122,7 +129,8 @@ def simulate(
     device_generator = torch.Generator(device).manual_seed(seed)
     person = _draw_person(material, span, generator, head=head, anatomy=anatomy, bulge=bulge)
     tissues = appearance.draw_tissues(material, generator, span.t1_fraction)
-    clean = _clean_image(person, tissues, span.spacing, generator, device_generator)
+    labels = _labels_within(person, span.spacing)
+    clean = _clean_image(person, labels, tissues, span.spacing, generator, device_generator)
 
     brain = is_brain(person.labels).float()[None, None]
     log_bias = appearance.draw_log_bias(span.shape, generator, device, span.bias)
@@ -136,14 +144,19 @@ def simulate(
     channels = material.channel[row_of(person.labels)]
     level = _white_matter_level(clean, channels) if tissues.t1_like else 1.6 * float(clean[brain > 0].mean())
     log_gain = torch.log(torch.tensor(WHITE_MATTER_LEVEL * divisor / max(level, 1e-3), device=device)) - log_bias
+    parts = material.channel[row_of(labels)]
     if person.shape.flip:
-        channels = torch.tensor(frame.flip_permutation(), device=device)[channels]
+        mirrored = torch.tensor(frame.flip_permutation(), device=device)
+        channels, parts = mirrored[channels], mirrored[parts]
     return SimulatedHead(
         image=image,
         structures=channels[None],
+        parts=parts.byte()[None],
         regions=person.regions.long()[None],
         brain=brain,
         intracranial=is_intracranial(person.labels).float()[None, None],
+        brain_share=is_brain(labels).float().mean(0)[None, None],
+        intracranial_share=is_intracranial(labels).float().mean(0)[None, None],
         normalised=brain * torch.exp(log_gain) * image,
         log_gain=log_gain,
         frame_from_grid=best_affine(brain, person.places, person.grid_points)[None],
@@ -218,30 +231,29 @@ def _draw_person(
     return _Person(subject, source, shape, grid_points, frame_points, places, labels, regions)
 
 
+def _labels_within(person: _Person, spacing: float) -> torch.Tensor:
+    """Packed labels at four places within each voxel, (4, X, Y, Z) uint8."""
+    linear, places = person.shape.frame_from_grid[:3, :3], person.places
+    steps = [linear @ (spacing * torch.tensor(offset, device=places.device)) for offset in SUBVOXEL]
+    return torch.cat(
+        [geometry.look_up(person.head, person.shape, places + s, person.head.labels)[0][None] for s in steps]
+    )
+
+
 def _clean_image(
     person: _Person,
+    labels: torch.Tensor,
     tissues: appearance.Tissues,
     spacing: float,
     generator: torch.Generator,
     device_generator: torch.Generator,
 ) -> torch.Tensor:
     """The image (1, 1, X, Y, Z) without bias field and noise of the scanner: tissues, their texture, resolution."""
-    clean = _with_partial_volume(person, spacing, tissues.mean)
+    clean = torch.stack([tissues.mean[row_of(part)] for part in labels]).mean(0)[None, None]
     spread = tissues.sd[row_of(person.labels)][None, None]
     clean = clean + spread * appearance.texture(clean, generator, device_generator)
     clean = appearance.change_contrast(clean, generator)
     return appearance.lower_resolution(clean, spacing, generator)
-
-
-def _with_partial_volume(person: _Person, spacing: float, means: torch.Tensor) -> torch.Tensor:
-    """Mean intensity of four sub-voxel positions, (1, 1, X, Y, Z)."""
-    linear, places = person.shape.frame_from_grid[:3, :3], person.places
-    total = torch.zeros(places.shape[:3], device=places.device)
-    for offset in SUBVOXEL:
-        step = linear @ (spacing * torch.tensor(offset, device=places.device))
-        (labels,) = geometry.look_up(person.head, person.shape, places + step, person.head.labels)
-        total += means[row_of(labels)]
-    return (total / len(SUBVOXEL))[None, None]
 
 
 def _white_matter_level(clean: torch.Tensor, channels: torch.Tensor) -> float:
