@@ -25,6 +25,7 @@ from unibrain_bids.inference import loading
 from unibrain_bids.inference.loading import load_model, population_atlas, weights_digest
 from unibrain_bids.model.description import Description, describe_head
 from unibrain_bids.model.presets import UNIFIED
+from unibrain_bids.model.refiner import Refiner
 from unibrain_bids.model.unibrain import UniBrain
 from unibrain_bids.model.weights import save_weights
 from unibrain_bids.training.augmentation import Sample
@@ -40,7 +41,7 @@ from unibrain_bids.training.simulation.simulator import ALIGNED, SimulatedHead, 
 SPAN = replace(ALIGNED, t1_fraction=1.0, missing_parts=False, bias=0.1)
 TINY = replace(
     UNIFIED, first_look_widths=(4, 4, 4, 4), aligner_widths=(4, 4, 4, 4), widths=(2, 2, 2, 2, 8), transformer_blocks=1,
-    hypernetwork=(4, 4), stages=2, stage_widths=(2, 2), region_features=4,
+    hypernetwork=(4, 4), stages=2, stage_widths=(2, 2), region_features=4, refiner_widths=(4, 2),
 )  # fmt: skip
 REGIONS = 84
 
@@ -71,6 +72,7 @@ def tiny_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "first_look": loading.FirstLook(TINY.first_look_widths),
         "aligner": loading.Aligner(TINY.aligner_widths, population_atlas()),
         "unibrain": UniBrain(TINY, population_atlas()),
+        "refiner": Refiner(TINY.widths[0], *TINY.refiner_widths),
     }
     path = tmp_path / "tiny.safetensors"
     save_weights(path, {name: module.state_dict() for name, module in modules.items()}, {"licence": "Apache-2.0"})

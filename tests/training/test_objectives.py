@@ -33,6 +33,24 @@ def test_segmentation_loss() -> None:
     assert max(float(term) for term in objectives.segmentation_loss(perfect, truth)) < 1e-4
 
 
+def test_shares_of_classes_are_the_mean_over_places() -> None:
+    """Cross-entropy against several places within a voxel is that against their shares; so is the overlap."""
+    logits, places = torch.randn(1, 5, 4, 5, 6), torch.randint(0, 5, (1, 4, 4, 5, 6), dtype=torch.uint8)
+    dice_loss, cross_entropy = objectives.segmentation_loss(logits, places)
+    single = [float(objectives.segmentation_loss(logits, places[:, k].long())[1]) for k in range(4)]
+    assert float(cross_entropy) == pytest.approx(np.mean(single), rel=1e-5)
+    shares = torch.nn.functional.one_hot(places.long(), 5).double().mean(1).movedim(-1, 1).numpy()
+    p = logits.double().softmax(1).numpy()
+    scores = [(2 * (p[0, c] * shares[0, c]).sum() + 1) / (p[0, c].sum() + shares[0, c].sum() + 1) for c in range(1, 5)]
+    assert float(dice_loss) == pytest.approx(1 - np.mean(scores), rel=1e-4)
+    same = places[:, :1].expand(-1, 4, -1, -1, -1)
+    for one, four in zip(
+        objectives.segmentation_loss(logits, places[:, 0].long()), objectives.segmentation_loss(logits, same),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(one, four)
+
+
 def test_mask_loss() -> None:
     logits, truth = torch.randn(2, 2, 4, 5, 6), torch.randint(0, 2, (2, 2, 4, 5, 6)).float()
     p, t = 1 / (1 + np.exp(-logits.numpy())), truth.numpy()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from unibrain_bids.errors import UsageError
@@ -22,7 +23,14 @@ from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.unibrain import UniBrain
 from unibrain_bids.model.weights import average_of
 from unibrain_bids.training import export
-from unibrain_bids.training.recipes import FirstLookRecipe, Heads, ParcellationRecipe, UnifiedRecipe, make
+from unibrain_bids.training.recipes import (
+    FirstLookRecipe,
+    Heads,
+    ParcellationRecipe,
+    RefinerRecipe,
+    UnifiedRecipe,
+    make,
+)
 from unibrain_bids.training.recipes.basis import HELD_OUT, REGION_CHANNEL
 from unibrain_bids.training.recipes.network import NetworkRecipe, edge_similarity, gather_measures, solve
 from unibrain_bids.training.simulation.material import Material
@@ -178,6 +186,28 @@ class TestNetworkRecipe:
         assert torch.equal(gather_measures(model, phantom, bank, persons=1, first_seed=7), first)
 
 
+@pytest.mark.slow
+def test_refiner_learns_one_piece_by_heart(phantom: Material) -> None:
+    """And what it says of the scan gets better; the model that it stands behind stays as it is."""
+    with np.load(ATLAS) as arrays:
+        trained = UnifiedRecipe(Heads(phantom, phantom), Atlas.from_arrays(arrays)).model.eval().requires_grad_(False)
+    recipe = RefinerRecipe(Heads(phantom, phantom), trained)
+    optimiser = torch.optim.Adam(recipe.model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(12):
+        loss, terms = recipe.loss(recipe.model, seed=24)
+        assert all(math.isfinite(value) for value in terms.values())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(parameter.grad is not None for parameter in recipe.model.parameters())
+    with torch.no_grad():
+        figures = recipe.evaluate(recipe.model.eval(), scans=1)
+    assert all(0 <= value <= 1 for value in figures.values()), figures
+
+
 def test_export_joins_the_averaged_weights_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One checkpoint each; the network's run replaces what the unified run had of it, a classifier stays out."""
     torch.manual_seed(0)
@@ -186,6 +216,7 @@ def test_export_joins_the_averaged_weights_of_the_runs(tmp_path: Path, monkeypat
         "aligner": nn.ModuleDict({"head": nn.Linear(4, 2)}),
         "unified": nn.ModuleDict({name: nn.Linear(3, 3) for name in ("network", "backbone", "classifier")}),
         "network": nn.Linear(3, 3),
+        "refiner": nn.Linear(2, 5),
     }
     arguments = []
     for name, model in runs.items():
@@ -198,12 +229,23 @@ def test_export_joins_the_averaged_weights_of_the_runs(tmp_path: Path, monkeypat
     with safe_open(out, framework="pt") as opened:
         stored = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         card = opened.metadata()
-    parts = ("first_look.head", "aligner.head", "unibrain.network", "unibrain.backbone")
+    parts = ("first_look.head", "aligner.head", "unibrain.network", "unibrain.backbone", "refiner")
     assert set(stored) == {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
     assert all(tensor.dtype == torch.float16 for tensor in stored.values())
     assert torch.equal(stored["unibrain.network.weight"], runs["network"].weight.half())
     assert card["licence"] == "Apache-2.0" and "Research use only" in card["intended_use"]
     assert '"held_out": {"figure": 0.25}' in card["runs"]
+
+    again = nn.Linear(2, 5)
+    Trainer(_Idle(again), tmp_path / "again", TrainerSettings(minutes=0), torch.device("cpu")).run()
+    second = tmp_path / "second.safetensors"
+    words = ["--base", str(out), "--refiner", str(tmp_path / "again"), "--out", str(second)]
+    monkeypatch.setattr(sys, "argv", ["export", *words])
+    export.main()
+    replaced = load_file(second)
+    assert set(replaced) == set(stored)
+    assert torch.equal(replaced["refiner.weight"], again.weight.half())
+    assert torch.equal(replaced["unibrain.network.weight"], stored["unibrain.network.weight"])
 
 
 class _Idle:

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from unibrain_bids.model import frame
 from unibrain_bids.model.intensity import scale_to_unit, unit_divisor
@@ -44,6 +45,28 @@ def test_truth_hangs_together(phantom: Material, seed: int) -> None:
     assert (head.brain[0, 0][structure] == 1).float().mean() > 0.98
     cortex = torch.isin(head.structures[0], torch.tensor([frame.STRUCTURES.index(n) + 1 for n in (3, 42)]))
     assert torch.equal(head.regions[0] > 0, cortex)
+
+
+def test_parts_of_voxels_are_what_their_centres_say_on_average(phantom: Material) -> None:
+    """Four places within each voxel: sides and structures as at the centre, shares between 0 and 1 at borders only."""
+    for seed in range(3):
+        head = simulate(phantom, SPAN, seed)
+        parts, centre = head.parts[0].long(), head.structures[0]
+        assert parts.shape == (4, *centre.shape)
+        assert 0.6 < float((parts == centre)[:, centre > 0].float().mean()) < 1
+        for channels, other in ((LEFT_CHANNELS, RIGHT_CHANNELS), (RIGHT_CHANNELS, LEFT_CHANNELS)):
+            on_side = torch.isin(centre, torch.tensor(channels))
+            assert float(torch.isin(parts[:, on_side], torch.tensor(other)).float().mean()) < 0.05
+        for share, mask in ((head.brain_share, head.brain), (head.intracranial_share, head.intracranial)):
+            assert set(share.unique().tolist()) <= {0, 0.25, 0.5, 0.75, 1}
+            assert float(((share > 0.5) == (mask > 0)).float().mean()) > 0.97
+
+
+def test_blur_is_scipys(phantom: Material) -> None:
+    volume = torch.rand(1, 1, 13, 9, 11)
+    blurred = appearance.gaussian_blur(volume, [0.7, 0.0, 2.0])
+    expected = gaussian_filter(volume[0, 0].double().numpy(), (0.7, 0, 2.0), mode="nearest", radius=(2, 0, 6))
+    np.testing.assert_allclose(blurred[0, 0].numpy(), expected, atol=1e-5)
 
 
 def test_gain_takes_exactly_the_bias_away(phantom: Material) -> None:

@@ -66,6 +66,9 @@ def assert_same(a: Any, b: Any) -> None:
         assert a.keys() == b.keys()
         for key in a:
             assert_same(a[key], b[key])
+    elif isinstance(a, list):
+        for one, other in zip(a, b, strict=True):
+            assert_same(one, other)
     elif isinstance(a, Tensor):
         assert torch.equal(a, b)
     else:
@@ -88,6 +91,43 @@ def test_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> N
     assert resumed.recipe.seeds == whole.recipe.seeds[12:]
     assert_same(checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole"))
     assert len(set(whole.recipe.seeds)) == len(whole.recipe.seeds) == 20, "no sample is seen twice"
+
+
+class KernelRecipe(LineRecipe):
+    """The same line through a convolution, whose kernel Muon takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = (
+            nn.Unflatten(1, (1, 1, 1, 1)),
+            nn.Conv3d(1, 8, 3, padding=1),
+            nn.Flatten(),
+            nn.Tanh(),
+            nn.Linear(8, 1),
+        )
+        self.model = nn.Sequential(*layers)
+
+
+def test_muon_takes_the_kernels_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, muon=True)
+
+    def trainer(folder: str, steps: int = -1) -> Trainer:
+        recipe = KernelRecipe()
+        recipe.interrupt_at = steps
+        return Trainer(recipe, tmp_path / folder, settings, torch.device("cpu"))
+
+    whole = trainer("whole")
+    adam, muon = whole.optimisers
+    kernel = whole.model[1].weight
+    assert [id(p) for p in muon.param_groups[0]["params"]] == [id(kernel)]
+    assert len(adam.param_groups[0]["params"]) == 3
+    before = kernel.detach().clone()
+    whole.run()
+    assert not torch.equal(kernel, before)
+    with pytest.raises(KeyboardInterrupt):
+        trainer("parts", 15).run()
+    trainer("parts").run()
+    assert_same(checkpoint(tmp_path / "parts"), checkpoint(tmp_path / "whole"))
 
 
 def test_training_lowers_the_error_and_logs_it(tmp_path: Path) -> None:
