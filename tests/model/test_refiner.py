@@ -10,7 +10,16 @@ from torch.nn import functional
 
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.evidence import Evidence, weigh
-from unibrain_bids.model.refiner import Coarse, Contrast, Levels, Refiner, finer_box, in_levels, tissue_levels
+from unibrain_bids.model.refiner import (
+    Coarse,
+    Contrast,
+    Levels,
+    Refiner,
+    finer_box,
+    in_levels,
+    rival_levels,
+    tissue_levels,
+)
 
 CLASSES = len(frame.STRUCTURES) + 1
 
@@ -34,16 +43,16 @@ def contrast() -> Contrast:
 def test_begins_at_the_interpolated_and_weighed_answer(network: Refiner) -> None:
     before, image, scan = coarse(6, 5, 4), torch.rand(1, 1, 12, 10, 8), contrast()
     fine = network(image, before, scan)
-    expected = functional.interpolate(before.structure_logits.softmax(1), scale_factor=2, mode="trilinear")
+    expected = functional.interpolate(before.structure_logits.log_softmax(1), scale_factor=2, mode="trilinear")
     weighed = network.weigh(fine.structure_logits, image, scan)
-    torch.testing.assert_close(weighed, weigh(expected, image, scan.evidence), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(weighed, weigh(expected.exp(), image, scan.evidence), atol=1e-4, rtol=1e-4)
     mask = functional.interpolate(before.mask_logits[:, :1], scale_factor=2, mode="trilinear")
     torch.testing.assert_close(fine.mask_logits, mask, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_a_piece_and_its_surroundings_say_what_the_whole_says(network: Refiner) -> None:
-    torch.nn.init.normal_(network.residual.weight)
+    torch.nn.init.normal_(network.residual)
     whole, image, scan = coarse(24, 11, 12), torch.rand(1, 1, 48, 22, 24), contrast()
     everything = network(image, whole, scan)
     box = (slice(3, 20), slice(0, 11), slice(0, 12))
@@ -52,6 +61,19 @@ def test_a_piece_and_its_surroundings_say_what_the_whole_says(network: Refiner) 
     here = slice(2 * (3 + refiner.REACH), 2 * (20 - refiner.REACH))
     torch.testing.assert_close(part.structure_logits[:, :, inner], everything.structure_logits[:, :, here])
     assert not torch.allclose(part.structure_logits[:, :, :2], everything.structure_logits[:, :, 6:8])
+
+
+def test_rivals_are_told_by_their_brightness() -> None:
+    """Who is likelier does not matter for the order, the darker always comes first."""
+    scan = Contrast(
+        Levels(0.0, 0.5, 1.0), Evidence(torch.linspace(0, 1, CLASSES), torch.ones(CLASSES), torch.ones(CLASSES) > 0)
+    )
+    structures = torch.full((1, CLASSES, 1, 1, 2), -9.0)
+    structures[0, 31, 0, 0] = torch.log(torch.tensor([0.75, 0.25]))
+    structures[0, 0, 0, 0] = torch.log(torch.tensor([0.25, 0.75]))
+    dark, bright, share = rival_levels(structures, scan)[0, :, 0, 0]
+    assert dark.tolist() == pytest.approx([-1, -1]) and bright.tolist() == pytest.approx([1, 1])
+    assert share.tolist() == pytest.approx([0.75, 0.25])
 
 
 @settings(max_examples=20, deadline=None)

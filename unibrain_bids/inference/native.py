@@ -40,7 +40,7 @@ def assemble(scan: Scan, volume: Volume, seen: Look, refiner: Refiner, quality: 
         raise no_brain(scan)
     scale = np.exp(-log_gain[mask].mean())
     gain, preproc = np.exp(log_gain) * scale, corrected * scale
-    probability = refined.structures[:, torch.from_numpy(mask[refined.possible]).to(refined.structures.device)]
+    probability = refined.structures(refiner, mask[refined.possible])
     structures, tissues, shares = _segment(probability, mask)
     white = np.median(preproc[tissues == _TISSUES["WM"]])
     brain = preproc * mask * np.float32(WHITE_MATTER_INTENSITY / max(white, 1e-6))

@@ -15,14 +15,16 @@ from unibrain_bids.inference.seen import Look
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.blocks import twice_as_fine
 from unibrain_bids.model.locate import Volume, fill_holes, pull, pull_averaged
-from unibrain_bids.model.native import NativeGrid, inside
+from unibrain_bids.model.native import NativeGrid
 from unibrain_bids.model.refiner import Box, Coarse, Contrast, Fine, Refiner, finer_box, learn_contrast
 from unibrain_bids.model.spatial import sample
 
 # Voxels of 2 mm along x that are refined at once, besides those around them that they depend on.
-_SLAB = 18
+_SLAB = 24
 # Where the model at 2 mm rules the brain out by more than this, next to such voxels too, nothing is refined.
 _POSSIBLE = 0.05
+# Logits: of what is not looked at, and of the mask where structures are not read.
+_RULED_OUT, _NO_MASK = -12.0, -2.0
 # Scans of smaller voxels, mm, are averaged.
 _FINE_SCAN = 0.8
 # Voxels that tell the scan's contrast.
@@ -33,21 +35,37 @@ _VOXELS_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class Refined:
-    """Probabilities at the voxels of a scan that may be brain.
+    """The refiner's answer at the voxels of a scan that may be brain.
 
     Attributes
     ----------
     possible
         (X, Y, Z) where these voxels are; without holes.
     brain
-        (N,) in the order of `numpy.flatnonzero(possible)`.
-    structures
+        (N,) probabilities in the order of `numpy.flatnonzero(possible)`.
+    structure_logits
         (1 + structures, N), background first.
+    intensity
+        (N,) without bias field.
+    contrast
+        What the scan's structures look like.
     """
 
     possible: NDArray[np.bool_]
     brain: Tensor
-    structures: Tensor
+    structure_logits: Tensor
+    intensity: Tensor
+    contrast: Contrast
+
+    def structures(self, network: Refiner, chosen: NDArray[np.bool_]) -> Tensor:
+        """Probabilities (1 + structures, n) at some of the voxels, their intensities weighed in; `chosen` is (N,)."""
+        where = torch.from_numpy(np.flatnonzero(chosen)).to(self.brain.device)
+        result = self.structure_logits[:, where]
+        for start in range(0, len(where), _VOXELS_AT_ONCE):
+            part = slice(start, start + _VOXELS_AT_ONCE)
+            intensity = self.intensity[where[part]][None, None]
+            result[:, part] = network.weigh(result[None, :, part], intensity, self.contrast)[0].exp()
+        return result
 
 
 def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, corrected: NDArray[np.float32]) -> Refined:
@@ -66,27 +84,26 @@ def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, cor
     """
     near = functional.max_pool3d((seen.found.brain > _POSSIBLE).float(), 3, stride=1, padding=1)
     possible = native.volume(near) > 0
-    if not possible.any():
-        return Refined(possible, near.new_zeros(0), near.new_zeros(1 + len(frame.STRUCTURES), 0))
-    possible = fill_holes(possible)
-    voxels = torch.cat([piece for _, piece in inside(possible)]).to(near.device)
+    possible = fill_holes(possible) if possible.any() else possible
+    voxels = torch.from_numpy(np.argwhere(possible)).to(near.device)
     intensity = torch.from_numpy(corrected[possible]).to(near.device)
     contrast = _contrast(seen, native, voxels, intensity)
     matrix = torch.from_numpy(native.grid_from_scan).float().to(near.device)
     # The middle of the first coarse voxel lies between the first two fine ones.
     places = refiner.FACTOR * (voxels.float() @ matrix[:3, :3].T + matrix[:3, 3]) + (refiner.FACTOR - 1) / 2
-    answer = torch.zeros(2 + len(frame.STRUCTURES), len(places), device=near.device)
+    mask_logits = torch.full((len(places),), _RULED_OUT, device=near.device)
+    structure_logits = torch.full((1 + len(frame.STRUCTURES), len(places)), _RULED_OUT, device=near.device)
+    structure_logits[0] = 0
     for box, fine in _slabs(network, seen, volume, near[0, 0] > 0, contrast):
         # Two slabs share a voxel of 2 mm: what lies there is read from the second, which overwrites it.
-        chosen = ((places[:, 0] >= box[0].start) & (places[:, 0] <= box[0].stop - 1)).nonzero()[:, 0]
+        here = ((places[:, 0] >= box[0].start) & (places[:, 0] <= box[0].stop - 1)).nonzero()[:, 0]
         origin = torch.tensor([side.start for side in box], device=near.device, dtype=torch.float32)
-        logits = torch.cat([fine.mask_logits, fine.structure_logits], dim=1)
-        answer[:, chosen] = sample(logits, (places[chosen] - origin)[None, None, None])[0, :, 0, 0]
-    for start in range(0, len(places), _VOXELS_AT_ONCE):
-        part = slice(start, start + _VOXELS_AT_ONCE)
-        weighed = network.weigh(answer[None, 1:, part], intensity[None, None, part], contrast)
-        answer[1:, part] = weighed[0].exp()
-    return Refined(possible, torch.sigmoid(answer[0]), answer[1:])
+        found = sample(fine.mask_logits, (places[here] - origin)[None, None, None])[0, 0, 0, 0]
+        mask_logits[here] = found
+        # Outside the mask nobody asks for structures.
+        here = here[found > _NO_MASK]
+        structure_logits[:, here] = sample(fine.structure_logits, (places[here] - origin)[None, None, None])[0, :, 0, 0]
+    return Refined(possible, torch.sigmoid(mask_logits), structure_logits, intensity, contrast)
 
 
 def _contrast(seen: Look, native: NativeGrid, voxels: Tensor, intensity: Tensor) -> Contrast:

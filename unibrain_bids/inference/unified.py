@@ -78,10 +78,10 @@ def look(scan: Scan, volume: Volume, model: Model, *, smoothness: float = 0.1, m
     for attempt in range(_ATTEMPTS):
         image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
         scaled = scale_to_unit(image * correction.exp())
-        outputs = model.unibrain(scaled, lam, mirror=mirror)
-        found = find_brain(outputs.dense)
+        dense = model.unibrain.mirrored_mean(scaled, lam) if mirror else model.unibrain.dense(scaled, lam)
+        found = find_brain(dense)
         fitted = model.unibrain.fit(found.structures)[0]
-        proposed = outputs.dense.multiplier.log_gain()
+        proposed = dense.multiplier.log_gain()
         log_gain = refine_log_gain(image, found.structures, found.brain, proposed, smoothness=smoothness)
         shaded = float(log_gain[found.brain > 0.5].std()) > _SHADED
         unsettled = movement(fitted) >= _SETTLED_MM
@@ -91,6 +91,7 @@ def look(scan: Scan, volume: Volume, model: Model, *, smoothness: float = 0.1, m
             frame_from_scan = _checked(scan, as_float64(fitted) @ frame_from_scan)
         # The field is smooth: that the head has moved a little under it since does no harm.
         correction = log_gain if shaded else torch.zeros(())
+    outputs = model.unibrain.complete(dense, scaled)
     return Look(image, scaled, frame_from_scan, located.agreement, outputs, found, fitted, log_gain)
 
 
