@@ -57,7 +57,8 @@ def test_a_file_tells_whose_weights_it_holds(untrained: Path) -> None:
 
 
 def test_weights_of_another_model_are_refused(untrained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match=r"any-name\.safetensors: holds no aligner, first_look, unibrain.*unified"):
+    missing = r"any-name\.safetensors: holds no aligner, first_look, refiner, unibrain.*unified"
+    with pytest.raises(ResourceError, match=missing):
         weights_digest(untrained)
     with pytest.raises(ResourceError, match="holds no npp"):
         load_model("cpu", shipped_weights(), name="npp")

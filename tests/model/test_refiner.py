@@ -17,6 +17,7 @@ from unibrain_bids.model.refiner import (
     Refiner,
     finer_box,
     in_levels,
+    learn_contrast,
     rival_levels,
     tissue_levels,
 )
@@ -61,6 +62,21 @@ def test_a_piece_and_its_surroundings_say_what_the_whole_says(network: Refiner) 
     here = slice(2 * (3 + refiner.REACH), 2 * (20 - refiner.REACH))
     torch.testing.assert_close(part.structure_logits[:, :, inner], everything.structure_logits[:, :, here])
     assert not torch.allclose(part.structure_logits[:, :, :2], everything.structure_logits[:, :, 6:8])
+
+
+@torch.no_grad()
+def test_the_scan_s_scale_changes_nothing(network: Refiner) -> None:
+    """With a voice of its own for each class, too: stored intensities may be 0..1 or 0..4095."""
+    torch.nn.init.normal_(network.residual, std=0.3)
+    torch.nn.init.uniform_(network.voice, 0.1, 0.9)
+    before, image = coarse(6, 5, 4), torch.rand(1, 1, 12, 10, 8)
+    intensity, structures = torch.rand(4000), torch.randn(CLASSES, 4000).mul(4).softmax(0)
+    answers = []
+    for scale in (1.0, 1000.0):
+        scan = learn_contrast(scale * intensity, structures)
+        fine = network(scale * image, before, scan)
+        answers.append(network.weigh(fine.structure_logits, scale * image, scan))
+    torch.testing.assert_close(answers[0], answers[1], atol=1e-2, rtol=1e-3)
 
 
 def test_rivals_are_told_by_their_brightness() -> None:

@@ -32,17 +32,21 @@ class Evidence:
         (classes,) of the bias-corrected intensities.
     known
         (classes,) whether there were enough voxels to know them.
+    unit
+        Intensity that likelihoods are densities of: classes with other voices than their neighbours must not care for
+        the scan's scale.
     """
 
     mean: Tensor
     spread: Tensor
     known: Tensor
+    unit: float = 1.0
 
     def log_likelihood(self, intensity: Tensor) -> Tensor:
         """Of each class (batch, classes, ...) at intensities (batch, 1, ...), up to a constant."""
         shape = (1, -1) + (1,) * (intensity.ndim - 2)
         mean, spread = self.mean.view(shape), self.spread.view(shape)
-        likelihood = (intensity - mean).div_(spread).square_().mul_(-0.5).sub_(spread.log())
+        likelihood = (intensity - mean).div_(spread).square_().mul_(-0.5).sub_((spread / self.unit).log())
         if not self.known.any():
             return torch.zeros_like(likelihood)
         # A structure too small to know its intensities is judged by the network alone: no voxel speaks against it.

@@ -9,7 +9,7 @@ normalisation and sees a few millimetres around a voxel only, so that a head can
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ _LOGIT_SCALE = 4.0
 # As in `segmentation`: a step of the optimiser must be able to move a logit by as much as it can be wrong.
 _RESIDUAL_SCALE = 4.0
 _FEWEST_VOXELS = 50
+# Likelihoods are told on the scale on which white matter stands here, as it does in most training scans.
+_WHITE = 0.62
 _SURE = 0.5
 
 
@@ -72,7 +74,8 @@ def learn_contrast(intensity: Tensor, structures: Tensor) -> Contrast:
     structures
         Probabilities (1 + structures, N) at these voxels.
     """
-    return Contrast(tissue_levels(intensity, structures), gather_evidence(structures, intensity))
+    levels, evidence = tissue_levels(intensity, structures), gather_evidence(structures, intensity)
+    return Contrast(levels, replace(evidence, unit=max(abs(levels.white), 1e-6) / _WHITE))
 
 
 def tissue_levels(intensity: Tensor, structures: Tensor) -> Levels:

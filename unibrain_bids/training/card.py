@@ -36,7 +36,8 @@ def facts(weights: Path) -> str:
         for name in stream.keys():  # noqa: SIM118 - the stream cannot be iterated over
             sizes[name.split(".")[0]] += stream.get_tensor(name).numel()
     runs = json.loads(metadata["runs"])
-    trained = [metadata["preset"]] if "preset" in metadata else ["first-look", "aligner", "unified", "network"]
+    own = ["first-look", "aligner", "unified", "network", "refiner"]
+    trained = [metadata["preset"]] if "preset" in metadata else own
     recipes = ", ".join(f"`{name}`" for name in trained) + " of `unibrain_bids/training/recipes/`"
     elsewhere = "Figures on real heads: `docs/accuracy.md`."
     if "preset" in metadata:
