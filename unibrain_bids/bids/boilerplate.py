@@ -78,8 +78,8 @@ _ALONE = {
     },
 }
 _SEGMENT = (
-    "The model segmented structures with FreeSurfer's numbers, and from these grey matter, white matter and "
-    "cerebrospinal fluid."
+    "The model segmented structures with FreeSurfer's numbers at 2 mm and refined them at 1 mm; each voxel of the scan "
+    "weighed the answer with its own intensity. Grey matter, white matter and cerebrospinal fluid follow from them."
 )
 _REGIONS = (
     "Regions are those of the atlas {}, brought to each brain by deforming the template MNI152NLin2009aSym to it (a "

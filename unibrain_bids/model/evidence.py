@@ -2,7 +2,8 @@
 
 The network works at 2 mm; between its voxels its probabilities are smooth, while the bias-corrected scan knows where
 the boundary runs. Every structure gets a Gaussian of the intensities where the network is sure of it, and Bayes' rule
-combines the two, with half a voice for the intensities: neighbouring voxels share noise and partial volume.
+combines the two, with half a voice for the intensities at first: neighbouring voxels share noise and partial volume.
+The refiner then learns each structure's own voice.
 """
 
 from __future__ import annotations
