@@ -1,4 +1,7 @@
-"""Muon: steps whose matrices are orthogonalised, for the hidden layers of a network (Jordan et al. 2024)."""
+"""Muon: steps whose matrices are orthogonalised, for the hidden layers of a network (Jordan et al. 2024).
+
+`torch.optim.Muon` (torch 2.9 and later) takes matrices alone; the kernels here have five dimensions.
+"""
 
 from __future__ import annotations
 
