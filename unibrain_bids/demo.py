@@ -24,7 +24,7 @@ from unibrain_bids.training.simulation.simulator import SimulationRange, simulat
 # The phantom's head with some air around it, at 1.5 mm.
 SPAN = SimulationRange(
     (144, 176, 168), 1.5, PoseRange(rotation=8, translation=6, scale=0.05, shear=0.0), t1_fraction=1.0, bias=0.3,
-    missing_parts=False,
+    missing_parts=False, large_voxels=False,
 )  # fmt: skip
 
 

@@ -231,6 +231,19 @@ class TestAppearance:
                 assert tissues.mean[numbers.index(2)] > tissues.mean[numbers.index(4)], "white matter above fluid"
         assert kinds == {True, False}
 
+    def test_some_scans_have_thick_slices_and_some_larger_voxels(self) -> None:
+        """Told from how alike neighbours in white noise become along each axis; none where it is ruled out."""
+        noise = torch.randn(1, 1, 40, 40, 40, generator=torch.Generator().manual_seed(0))
+
+        def smooth_axes(seed: int, large_voxels: bool) -> int:
+            generator = torch.Generator().manual_seed(seed)
+            volume = appearance.lower_resolution(noise, 1.0, generator, large_voxels=large_voxels)[0, 0]
+            steps = (torch.diff(volume, dim=axis).var() / volume.var() for axis in range(3))
+            return sum(float(step) < 0.45 for step in steps)
+
+        assert {smooth_axes(seed, True) for seed in range(40)} == {0, 1, 3}
+        assert {smooth_axes(seed, False) for seed in range(40)} == {0}
+
 
 class TestMaterial:
     def test_tables_fit_the_frame(self, phantom: Material) -> None:

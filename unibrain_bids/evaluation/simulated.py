@@ -1,7 +1,8 @@
 """Simulated labelled heads: label maps kept out of training, through the training's own simulator.
 
-The truth is exact: mask, structures, bias field and the clean, normalised brain. Heads have T1-like contrast and 1 mm
-voxels; some are defaced, stripped or come with thick slices, as the simulator draws them.
+The truth is exact: mask, structures, bias field and the clean, normalised brain. Heads have T1-like contrast and are
+scanned with 1 mm voxels; some are defaced or stripped, as the simulator draws them. Thick slices are among the
+conditions of `evaluation.robustness`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from unibrain_bids.training.simulation.material import Material, load_material
 from unibrain_bids.training.simulation.simulator import SimulatedHead, SimulationRange, simulate
 
 LABEL_MAPS = ("head-13", "head-14", "head-15", "head-16")
-SPAN = SimulationRange((176, 224, 208), 1.0, PoseRange(12.0, 8.0, 0.06, 0.03), t1_fraction=1.0)
+SPAN = SimulationRange((176, 224, 208), 1.0, PoseRange(12.0, 8.0, 0.06, 0.03), t1_fraction=1.0, large_voxels=False)
 
 # The simulator may crop a head so that a part of the brain is lost: no truth to compare with, so draw again.
 _LARGEST_LOSS = 0.005

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,17 +13,17 @@ from torch.nn import functional
 from unibrain_bids.inference.seen import Look
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.blocks import twice_as_fine
+from unibrain_bids.model.contrast import Contrast, learn_contrast
 from unibrain_bids.model.locate import Volume, fill_holes, pull, pull_averaged
 from unibrain_bids.model.native import NativeGrid
-from unibrain_bids.model.refiner import Box, Coarse, Contrast, Fine, Refiner, finer_box, learn_contrast
+from unibrain_bids.model.refiner import Box, Coarse, Refiner, finer_box
 from unibrain_bids.model.spatial import sample
+from unibrain_bids.model.tissues import TISSUES, TissuePrior, log_probability, tissue_log_probability, tissue_of_class
 
 # Voxels of 2 mm along x that are refined at once, besides those around them that they depend on.
 _SLAB = 24
 # Where the model at 2 mm rules the brain out by more than this, next to such voxels too, nothing is refined.
 _POSSIBLE = 0.05
-# Logits: of what is not looked at, and of the mask where structures are not read.
-_RULED_OUT, _NO_MASK = -12.0, -2.0
 # Scans of smaller voxels, mm, are averaged.
 _FINE_SCAN = 0.8
 # Voxels that tell the scan's contrast.
@@ -35,7 +34,7 @@ _VOXELS_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class Refined:
-    """The refiner's answer at the voxels of a scan that may be brain.
+    """A scan's voxels that may be brain, and all that is known of them.
 
     Attributes
     ----------
@@ -43,28 +42,38 @@ class Refined:
         (X, Y, Z) where these voxels are; without holes.
     brain
         (N,) probabilities in the order of `numpy.flatnonzero(possible)`.
-    structure_logits
-        (1 + structures, N), background first.
     intensity
         (N,) without bias field.
-    contrast
-        What the scan's structures look like.
+    places
+        (N, 3) in voxels of the model's grid.
+    structures_seen
+        (1, 1 + structures, X, Y, Z) logarithms of the structures' probabilities on the model's grid.
+    prior
+        (1, 9, X, Y, Z) what each place there says of its tissue (`TissuePrior.channels`).
+    residual
+        (1, 3, 2X, 2Y, 2Z) the refiner's.
     """
 
     possible: NDArray[np.bool_]
     brain: Tensor
-    structure_logits: Tensor
     intensity: Tensor
-    contrast: Contrast
+    places: Tensor
+    structures_seen: Tensor
+    prior: Tensor
+    residual: Tensor
 
     def structures(self, network: Refiner, chosen: NDArray[np.bool_]) -> Tensor:
-        """Probabilities (1 + structures, n) at some of the voxels, their intensities weighed in; `chosen` is (N,)."""
+        """Probabilities (1 + structures, n) of the structures at some of the voxels; `chosen` is (N,)."""
         where = torch.from_numpy(np.flatnonzero(chosen)).to(self.brain.device)
-        result = self.structure_logits[:, where]
+        result = torch.empty(self.structures_seen.shape[1], len(where), device=self.brain.device)
+        tissue = tissue_of_class().to(where.device)
         for start in range(0, len(where), _VOXELS_AT_ONCE):
-            part = slice(start, start + _VOXELS_AT_ONCE)
-            intensity = self.intensity[where[part]][None, None]
-            result[:, part] = network.weigh(result[None, :, part], intensity, self.contrast)[0].exp()
+            part = where[start : start + _VOXELS_AT_ONCE]
+            prior = TissuePrior.from_channels(_at(self.prior, self.places[part]))
+            residual = _at(self.residual, _on_finer_grid(self.places[part]))
+            tissues = network.weigh(prior, self.intensity[part][None, None], residual)
+            seen = _at(self.structures_seen, self.places[part])
+            result[:, start : start + len(part)] = (seen + (tissues - tissue_log_probability(seen))[:, tissue])[0].exp()
         return result
 
 
@@ -87,23 +96,31 @@ def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, cor
     possible = fill_holes(possible) if possible.any() else possible
     voxels = torch.from_numpy(np.argwhere(possible)).to(near.device)
     intensity = torch.from_numpy(corrected[possible]).to(near.device)
-    contrast = _contrast(seen, native, voxels, intensity)
     matrix = torch.from_numpy(native.grid_from_scan).float().to(near.device)
+    places = voxels.float() @ matrix[:3, :3].T + matrix[:3, 3]
+    dense = seen.outputs.dense
+    coarse = Coarse.of(dense, _contrast(seen, native, voxels, intensity))
+    return Refined(
+        possible=possible,
+        brain=torch.sigmoid(_at(coarse.mask_logits, places)[0, 0]),
+        intensity=intensity,
+        places=places,
+        structures_seen=log_probability(dense.structure_logits),
+        prior=coarse.prior.channels(),
+        residual=_residual(network, seen, volume, near[0, 0] > 0, coarse),
+    )
+
+
+def _at(volume: Tensor, places: Tensor) -> Tensor:
+    """Values (1, channels, n) of a volume (1, channels, X, Y, Z) at voxels (n, 3), the border's beyond it."""
+    last = torch.tensor(volume.shape[2:], device=places.device) - 1.0
+    inside = places.clamp(min=torch.zeros_like(last), max=last)
+    return sample(volume, inside[None, None, None])[:, :, 0, 0]
+
+
+def _on_finer_grid(places: Tensor) -> Tensor:
     # The middle of the first coarse voxel lies between the first two fine ones.
-    places = refiner.FACTOR * (voxels.float() @ matrix[:3, :3].T + matrix[:3, 3]) + (refiner.FACTOR - 1) / 2
-    mask_logits = torch.full((len(places),), _RULED_OUT, device=near.device)
-    structure_logits = torch.full((1 + len(frame.STRUCTURES), len(places)), _RULED_OUT, device=near.device)
-    structure_logits[0] = 0
-    for box, fine in _slabs(network, seen, volume, near[0, 0] > 0, contrast):
-        # Two slabs share a voxel of 2 mm: what lies there is read from the second, which overwrites it.
-        here = ((places[:, 0] >= box[0].start) & (places[:, 0] <= box[0].stop - 1)).nonzero()[:, 0]
-        origin = torch.tensor([side.start for side in box], device=near.device, dtype=torch.float32)
-        found = sample(fine.mask_logits, (places[here] - origin)[None, None, None])[0, 0, 0, 0]
-        mask_logits[here] = found
-        # Outside the mask nobody asks for structures.
-        here = here[found > _NO_MASK]
-        structure_logits[:, here] = sample(fine.structure_logits, (places[here] - origin)[None, None, None])[0, :, 0, 0]
-    return Refined(possible, torch.sigmoid(mask_logits), structure_logits, intensity, contrast)
+    return refiner.FACTOR * places + (refiner.FACTOR - 1) / 2
 
 
 def _contrast(seen: Look, native: NativeGrid, voxels: Tensor, intensity: Tensor) -> Contrast:
@@ -114,22 +131,19 @@ def _contrast(seen: Look, native: NativeGrid, voxels: Tensor, intensity: Tensor)
     return learn_contrast(values[brain], native.read(seen.found.structures, some[brain]))
 
 
-def _slabs(
-    network: Refiner, seen: Look, volume: Volume, near: Tensor, contrast: Contrast
-) -> Iterator[tuple[Box, Fine]]:
-    """The refiner's answer in slabs along x that overlap by a voxel of 2 mm: the box at 1 mm, and the logits in it."""
-    dense = seen.outputs.dense
-    coarse = Coarse(dense.features.full, dense.mask_logits, dense.structure_logits)
+def _residual(network: Refiner, seen: Look, volume: Volume, near: Tensor, coarse: Coarse) -> Tensor:
+    """The refiner's residual (1, 3, 2X, 2Y, 2Z), slab by slab along x; zero away from `near` (X, Y, Z)."""
+    result = torch.zeros(1, TISSUES, *refiner.SHAPE, device=near.device)
     points = frame.points(refiner.SHAPE, refiner.SPACING, near.device)
     x, y, z = _box(near)
     for first in range(x.start, x.stop, _SLAB):
-        inner = (slice(first, min(first + _SLAB + 1, x.stop)), y, z)
+        inner = (slice(first, min(first + _SLAB, x.stop)), y, z)
         outer = _wider(inner)
         gain = twice_as_fine(seen.log_gain[(..., *outer)]).exp()
         image = _read(volume, seen, points[finer_box(outer)]) * gain
-        answer = network(image, coarse.piece(outer), contrast)
-        kept = finer_box(_within(inner, outer))
-        yield finer_box(inner), Fine(answer.mask_logits[(..., *kept)], answer.structure_logits[(..., *kept)])
+        answer = network(image, coarse.piece(outer))
+        result[(..., *finer_box(inner))] = answer[(..., *finer_box(_within(inner, outer)))]
+    return result
 
 
 def _read(volume: Volume, seen: Look, points: Tensor) -> Tensor:

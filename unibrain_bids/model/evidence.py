@@ -2,8 +2,7 @@
 
 The network works at 2 mm; between its voxels its probabilities are smooth, while the bias-corrected scan knows where
 the boundary runs. Every structure gets a Gaussian of the intensities where the network is sure of it, and Bayes' rule
-combines the two, with half a voice for the intensities at first: neighbouring voxels share noise and partial volume.
-The refiner then learns each structure's own voice.
+combines the two, with half a voice for the intensities: neighbouring voxels share noise and partial volume.
 """
 
 from __future__ import annotations
@@ -33,21 +32,17 @@ class Evidence:
         (classes,) of the bias-corrected intensities.
     known
         (classes,) whether there were enough voxels to know them.
-    unit
-        Intensity that likelihoods are densities of: classes with other voices than their neighbours must not care for
-        the scan's scale.
     """
 
     mean: Tensor
     spread: Tensor
     known: Tensor
-    unit: float = 1.0
 
     def log_likelihood(self, intensity: Tensor) -> Tensor:
         """Of each class (batch, classes, ...) at intensities (batch, 1, ...), up to a constant."""
         shape = (1, -1) + (1,) * (intensity.ndim - 2)
         mean, spread = self.mean.view(shape), self.spread.view(shape)
-        likelihood = (intensity - mean).div_(spread).square_().mul_(-0.5).sub_((spread / self.unit).log())
+        likelihood = (intensity - mean).div_(spread).square_().mul_(-0.5).sub_(spread.log())
         if not self.known.any():
             return torch.zeros_like(likelihood)
         # A structure too small to know its intensities is judged by the network alone: no voxel speaks against it.
@@ -72,9 +67,9 @@ def gather_evidence(probability: Tensor, intensity: Tensor) -> Evidence:
     return evidence
 
 
-def weigh(probability: Tensor, intensity: Tensor, evidence: Evidence, voice: float | Tensor = VOICE) -> Tensor:
+def weigh(probability: Tensor, intensity: Tensor, evidence: Evidence) -> Tensor:
     """Logarithms of the posterior (batch, classes, ...) from probabilities and intensities (batch, 1, ...)."""
-    return (probability.clamp(min=_RAREST).log() + voice * evidence.log_likelihood(intensity)).log_softmax(1)
+    return (probability.clamp(min=_RAREST).log() + VOICE * evidence.log_likelihood(intensity)).log_softmax(1)
 
 
 def class_statistics(probability: Tensor, intensity: Tensor) -> Evidence:

@@ -1,4 +1,4 @@
-"""Recipe of the refiner: structures and mask at 1 mm, on a trained model."""
+"""Recipe of the refiner: tissues at 1 mm, on a trained model."""
 
 from __future__ import annotations
 
@@ -13,31 +13,53 @@ from torch.nn import functional
 from unibrain_bids.inference.found import find_brain
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.blocks import twice_as_fine
+from unibrain_bids.model.contrast import learn_contrast
 from unibrain_bids.model.gain import refine_log_gain
 from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.presets import UNIFIED
-from unibrain_bids.model.refiner import Coarse, Contrast, Refiner, learn_contrast
-from unibrain_bids.model.unibrain import UniBrain
-from unibrain_bids.training import objectives
+from unibrain_bids.model.refiner import Box, Coarse, Refiner
+from unibrain_bids.model.tissues import (
+    TISSUES,
+    TissuePrior,
+    log_probability,
+    tissue_log_probability,
+    tissue_of_class,
+)
+from unibrain_bids.model.unibrain import Dense, UniBrain
 from unibrain_bids.training.recipes.basis import EVALUATION_SEED, Heads, dice_scores, half_precision
 from unibrain_bids.training.simulation.material import Material
 from unibrain_bids.training.simulation.simulator import ALIGNED, SimulatedHead, simulate
 
 SPAN = replace(ALIGNED, shape=refiner.SHAPE, spacing=refiner.SPACING)
-# Simulating a head at 1 mm takes as long as several steps: each is looked at so often, in other pieces.
-_PIECES = 8
-_PIECE = (40, 48, 40)
+# To simulate a head at 1 mm and to look at it takes as long as ten steps: so many are kept, and pieces drawn of them.
+# Several pieces of one head in a row, as in an earlier recipe, taught its contrast instead of any.
+_HEADS = 64
+_PIECE = (36, 40, 36)
 _SMOOTHNESS = 0.1
+# Of the mask at 2 mm, within two voxels of which everything is learnt.
+_POSSIBLE = 0.05
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A simulated head at 1 mm as the trained model sees it: the refiner's inputs, and the truth."""
+    """The brain of a simulated head at 1 mm as the trained model sees it, and its truth; kept small.
 
-    head: SimulatedHead
+    Attributes
+    ----------
+    image
+        (1, 1, 2X, 2Y, 2Z) float16, without bias field.
+    coarse
+        The refiner's inputs, float16.
+    tissues
+        (1, 4, 2X, 2Y, 2Z) uint8: the tissue at four places within each voxel.
+    share
+        (1, 1, 2X, 2Y, 2Z) float16: part of them within the brain.
+    """
+
     image: Tensor
     coarse: Coarse
-    contrast: Contrast
+    tissues: Tensor
+    share: Tensor
 
 
 class RefinerRecipe:
@@ -46,43 +68,52 @@ class RefinerRecipe:
     def __init__(self, heads: Heads, trained: UniBrain) -> None:
         self.heads, self.trained = heads, trained
         self.model: Refiner = Refiner(UNIFIED.widths[0], *UNIFIED.refiner_widths)
-        self._latest = lru_cache(maxsize=1)(self._look)
+        self._kept = lru_cache(maxsize=_HEADS)(self._training_head)
 
     def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
-        """Dice and cross-entropy of structures and mask in a random piece of a simulated head."""
+        """Dice and cross-entropy of the tissues in a random piece of a random head."""
         assert isinstance(model, Refiner)
-        seen = self._latest(seed // _PIECES)
         generator = torch.Generator().manual_seed(seed)
-        x, y, z = (
-            slice(first, first + part)
-            for whole, part in zip(frame.SHAPE, _PIECE, strict=True)
-            for first in [int(torch.randint(whole - part + 1, (), generator=generator))]
-        )
-        coarse = seen.coarse.piece((x, y, z))
-        where = (slice(None), slice(None), *refiner.finer_box((x, y, z)))
-        with half_precision(seen.image.device):
-            fine = model(seen.image[where], coarse, seen.contrast)
-            structures = model.weigh(fine.structure_logits, seen.image[where], seen.contrast)
-        dice, cross_entropy = objectives.segmentation_loss(structures, seen.head.parts[where])
-        mask = objectives.mask_loss(fine.mask_logits, seen.head.brain_share[where])
-        terms = {"dice": dice, "cross_entropy": cross_entropy, "mask": mask}
-        return dice + cross_entropy + mask, {name: term.item() for name, term in terms.items()}
+        seen = self._kept(int(torch.randint(_HEADS, (), generator=generator)))
+        box = _draw_box((*seen.coarse.mask_logits.shape[2:],), generator)
+        coarse = _stored_as(seen.coarse.piece(box), torch.float32)
+        where = (slice(None), slice(None), *refiner.finer_box(box))
+        image, share = seen.image[where].float(), seen.share[where].float()
+        with half_precision(image.device):
+            residual = model(image, coarse)
+        tissues = model.weigh(coarse.prior.finer(), image, residual)
+        dice, cross_entropy = tissue_loss(tissues, seen.tissues[where], share)
+        return dice + cross_entropy, {"dice": dice.item(), "cross_entropy": cross_entropy.item()}
 
     def evaluate(self, model: nn.Module, scans: int = 4) -> dict[str, float]:
         """Dice at 1 mm on scans of the held-out heads."""
         assert isinstance(model, Refiner)
         records = []
         for i in range(scans):
-            seen = self._look(EVALUATION_SEED + i, self.heads.held_out, i % len(self.heads.held_out.heads))
-            with half_precision(seen.image.device):
-                fine = model(seen.image, seen.coarse, seen.contrast)
-                structures = model.weigh(fine.structure_logits, seen.image, seen.contrast)
-            records.append(figures(structures, fine.mask_logits, seen.head))
+            which = i % len(self.heads.held_out.heads)
+            head, image, dense, coarse = self._look(EVALUATION_SEED + i, self.heads.held_out, which)
+            with half_precision(image.device):
+                residual = model(image, coarse)
+            tissues = model.weigh(coarse.prior.finer(), image, residual)
+            structures = twice_as_fine(log_probability(dense.structure_logits))
+            posterior = structures + (tissues - tissue_log_probability(structures))[:, tissue_of_class()]
+            records.append(figures(posterior.argmax(1), twice_as_fine(coarse.mask_logits) > 0, head))
         return {name: float(np.mean([record[name] for record in records])) for name in records[0]}
 
+    def _training_head(self, number: int) -> Seen:
+        head, image, _, coarse = self._look(number, self.heads.training)
+        box = _brain_box(coarse.mask_logits)
+        where = (slice(None), slice(None), *refiner.finer_box(box))
+        tissues = tissue_of_class().byte().to(image.device)[head.parts[where].long()]
+        coarse = _stored_as(coarse.piece(box), torch.float16)
+        return Seen(image[where].half(), coarse, tissues, head.brain_share[where].half())
+
     @torch.no_grad()
-    def _look(self, seed: int, material: Material | None = None, which: int | None = None) -> Seen:
-        head = simulate(material or self.heads.training, SPAN, seed, which)
+    def _look(
+        self, seed: int, material: Material, which: int | None = None
+    ) -> tuple[SimulatedHead, Tensor, Dense, Coarse]:
+        """A head, its image without bias field, and what the trained model sees of it."""
+        head = simulate(material, SPAN, seed, which)
         image = functional.avg_pool3d(head.image, refiner.FACTOR)
         smoothness = torch.full((1,), _SMOOTHNESS, device=image.device)
         with half_precision(image.device):
@@ -94,18 +125,69 @@ class RefinerRecipe:
         every = (slice(None, None, refiner.FACTOR),) * 3
         inside = found.brain[0, 0] > 0.5
         contrast = learn_contrast(corrected[(0, 0, *every)][inside], found.structures[0][:, inside])
-        coarse = Coarse(dense.features.full, dense.mask_logits, dense.structure_logits)
-        return Seen(head, corrected, coarse, contrast)
+        return head, corrected, dense, Coarse.of(dense, contrast)
 
 
-def figures(structures: Tensor, mask_logits: Tensor, head: SimulatedHead) -> dict[str, float]:
-    """Dice of structures (mean of those there), of the cortex, of the mask, and of CSF within the mask."""
-    classes = structures.shape[1]
-    found, mask = structures.argmax(1), mask_logits[:, 0] > 0
-    fluid, true_fluid = (found == 0) & mask, (head.structures == 0) & (head.brain[:, 0] > 0)
+def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Soft Dice loss of the tissues inside the brain, and cross-entropy in and around it.
+
+    Parameters
+    ----------
+    log_probability
+        (1, 3, X, Y, Z).
+    truth
+        (1, places, X, Y, Z), tissues at several places within each voxel.
+    share
+        (1, 1, X, Y, Z) part of the voxel inside the brain.
+    """
+    target = torch.stack([(truth == tissue).float().mean(1) for tissue in range(TISSUES)], dim=1)
+    near = (functional.max_pool3d(share, 5, stride=1, padding=2) > 0).float()
+    cross_entropy = -(target * log_probability * near).sum() / near.sum().clamp(min=1)
+    axes = (0, 2, 3, 4)
+    found, true = log_probability.exp() * share, target * share
+    dice = (2 * (found * true).sum(axes) + 1) / (found.sum(axes) + true.sum(axes) + 1)
+    return 1 - dice.mean(), cross_entropy
+
+
+def figures(found: Tensor, mask: Tensor, head: SimulatedHead) -> dict[str, float]:
+    """Dice of structures (mean of those there), of the cortex, and of tissues within the mask; from (1, X, Y, Z)."""
+    classes, tissue = len(frame.STRUCTURES) + 1, tissue_of_class()
+    scores = dice_scores(found, head.structures, classes)
+    # Nothing, then the tissues.
+    within = (tissue[found] + 1) * mask[:, 0], (tissue[head.structures] + 1) * head.brain[:, 0].long()
+    tissues = dice_scores(*within, TISSUES + 1)
+    sides = [frame.STRUCTURES.index(number) for number in (3, 42)]
     return {
-        "structure_dice": float(dice_scores(found, head.structures, classes).nanmean()),
-        "cortex_dice": float(dice_scores(found, head.structures, classes)[[1, 15]].mean()),
-        "brain_dice": float(dice_scores(mask.long(), head.brain[:, 0].long(), 2)[0]),
-        "sulci_dice": float(dice_scores(fluid.long(), true_fluid.long(), 2)[0]),
+        "structure_dice": float(scores.nanmean()),
+        "cortex_dice": float(scores[sides].mean()),
+        "tissue_dice": float(tissues.mean()),
+        "fluid_dice": float(tissues[0]),
     }
+
+
+def _stored_as(coarse: Coarse, dtype: torch.dtype) -> Coarse:
+    prior = TissuePrior.from_channels(coarse.prior.channels().to(dtype))
+    return Coarse(coarse.features.to(dtype), coarse.mask_logits.to(dtype), prior, coarse.levels)
+
+
+def _brain_box(mask_logits: Tensor) -> Box:
+    """Where brain may be, at least as large as a piece."""
+    near = functional.max_pool3d((torch.sigmoid(mask_logits) > _POSSIBLE).float(), 5, stride=1, padding=2)[0, 0] > 0
+    sides = []
+    for axis, part in enumerate(_PIECE):
+        others = tuple(other for other in range(3) if other != axis)
+        here, size = near.any(dim=others).nonzero(), near.shape[axis]
+        first, last = (int(here.min()), int(here.max()) + 1) if len(here) else (0, size)
+        first = min(first, size - part)
+        sides.append(slice(first, max(last, first + part)))
+    x, y, z = sides
+    return x, y, z
+
+
+def _draw_box(shape: tuple[int, ...], generator: torch.Generator) -> Box:
+    x, y, z = (
+        slice(first, first + part)
+        for whole, part in zip(shape, _PIECE, strict=True)
+        for first in [int(torch.randint(whole - part + 1, (), generator=generator))]
+    )
+    return x, y, z

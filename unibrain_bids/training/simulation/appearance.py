@@ -123,23 +123,24 @@ def _blur_matrix(size: int, sigma: float) -> torch.Tensor:
     return torch.zeros(size, size).scatter_add(1, sources, (kernel / kernel.sum()).expand(size, -1))
 
 
-def lower_resolution(image: torch.Tensor, spacing: float, generator: torch.Generator) -> torch.Tensor:
-    """Blur; and, in a part of the scans, thick slices along one axis."""
+def lower_resolution(
+    image: torch.Tensor, spacing: float, generator: torch.Generator, *, large_voxels: bool = True
+) -> torch.Tensor:
+    """Blur; in a part of the scans, with `large_voxels`, thick slices along one axis or larger voxels altogether."""
     image = gaussian_blur(image, [0.7 * _uniform(generator)] * 3)
-    if _uniform(generator) < 0.75:
+    kind = _uniform(generator)
+    if kind < 0.6 or not large_voxels:
         return image
     axis = int(torch.randint(0, 3, (), generator=generator))
-    thickness = (1.5 + 5 * _uniform(generator)) / spacing
-    if thickness <= 1.2:
+    thickness = 1.5 + 5 * _uniform(generator) if kind > 0.75 else 1.2 + 1.3 * _uniform(generator)
+    factors = [thickness / spacing if kind < 0.75 or axis == side else 1.0 for side in range(3)]
+    if max(factors) <= 1.2:
         return image
-    sigmas = [0.0, 0.0, 0.0]
-    sigmas[axis] = 0.4 * thickness
-    image = gaussian_blur(image, sigmas)
+    image = gaussian_blur(image, [0.4 * factor if factor > 1 else 0.0 for factor in factors])
     size = list(image.shape[2:])
-    slices = size.copy()
-    slices[axis] = max(int(size[axis] / thickness), 8)
-    thick = functional.interpolate(image, size=slices, mode="trilinear", align_corners=False)
-    return functional.interpolate(thick, size=size, mode="trilinear", align_corners=False)
+    fewer = [max(int(n / factor), 8) if factor > 1 else n for n, factor in zip(size, factors, strict=True)]
+    coarse = functional.interpolate(image, size=fewer, mode="trilinear", align_corners=False)
+    return functional.interpolate(coarse, size=size, mode="trilinear", align_corners=False)
 
 
 def change_contrast(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

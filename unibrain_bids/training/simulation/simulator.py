@@ -33,6 +33,8 @@ class SimulationRange:
         Largest standard deviation of the logarithm of the bias field.
     missing_parts
         Whether some scans are stripped, defaced or cropped.
+    large_voxels
+        Whether some scans have thick slices or larger voxels than the grid's.
     """
 
     shape: tuple[int, int, int]
@@ -41,6 +43,7 @@ class SimulationRange:
     t1_fraction: float = 0.75
     bias: float = 0.5
     missing_parts: bool = True
+    large_voxels: bool = True
 
 
 # T1-like heads first: other contrasts join when these are learnt (docs/training-log.md).
@@ -130,7 +133,7 @@ def simulate(
     person = _draw_person(material, span, generator, head=head, anatomy=anatomy, bulge=bulge)
     tissues = appearance.draw_tissues(material, generator, span.t1_fraction)
     labels = _labels_within(person, span.spacing)
-    clean = _clean_image(person, labels, tissues, span.spacing, generator, device_generator)
+    clean = _clean_image(person, labels, tissues, span, generator, device_generator)
 
     brain = is_brain(person.labels).float()[None, None]
     log_bias = appearance.draw_log_bias(span.shape, generator, device, span.bias)
@@ -244,7 +247,7 @@ def _clean_image(
     person: _Person,
     labels: torch.Tensor,
     tissues: appearance.Tissues,
-    spacing: float,
+    span: SimulationRange,
     generator: torch.Generator,
     device_generator: torch.Generator,
 ) -> torch.Tensor:
@@ -253,7 +256,7 @@ def _clean_image(
     spread = tissues.sd[row_of(person.labels)][None, None]
     clean = clean + spread * appearance.texture(clean, generator, device_generator)
     clean = appearance.change_contrast(clean, generator)
-    return appearance.lower_resolution(clean, spacing, generator)
+    return appearance.lower_resolution(clean, span.spacing, generator, large_voxels=span.large_voxels)
 
 
 def _white_matter_level(clean: torch.Tensor, channels: torch.Tensor) -> float:

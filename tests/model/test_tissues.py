@@ -1,0 +1,84 @@
+"""Tissues from structures, and the intensities that they have at a place."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from unibrain_bids.labels import LabelTable
+from unibrain_bids.model import frame
+from unibrain_bids.model.contrast import Contrast, Levels
+from unibrain_bids.model.evidence import Evidence
+from unibrain_bids.model.tissues import (
+    FLUID,
+    GRAY,
+    WHITE,
+    TissuePrior,
+    log_probability,
+    tissue_log_probability,
+    tissue_of_class,
+)
+
+CLASSES = len(frame.STRUCTURES) + 1
+
+
+def channel(number: int) -> int:
+    return 1 + frame.STRUCTURES.index(number)
+
+
+def one_voxel(shares: dict[int, float]) -> torch.Tensor:
+    """Logarithms of the probabilities of FreeSurfer's numbers (0: no structure) in a volume of one voxel."""
+    probability = torch.full((1, CLASSES, 1, 1, 1), 1e-9)
+    for number, share in shares.items():
+        probability[0, channel(number) if number else 0] = share
+    return probability.log()
+
+
+def known(intensities: dict[int, tuple[float, float]]) -> Contrast:
+    mean, spread, there = torch.zeros(CLASSES), torch.ones(CLASSES), torch.zeros(CLASSES, dtype=torch.bool)
+    for number, (level, sd) in intensities.items():
+        where = channel(number) if number else 0
+        mean[where], spread[where], there[where] = level, sd, True
+    return Contrast(Levels(10.0, 60.0, 100.0), Evidence(mean, spread, there))
+
+
+def test_each_class_is_of_the_table_s_tissue() -> None:
+    tissue = tissue_of_class()
+    assert len(tissue) == CLASSES and tissue[0] == FLUID
+    for row in LabelTable.load("aseg"):
+        assert tissue[channel(row.index)] == {"CSF": FLUID, "GM": GRAY, "WM": WHITE}[row.tissue]
+
+
+def test_probabilities_of_a_tissue_s_structures_add_up() -> None:
+    torch.manual_seed(0)
+    structures = torch.randn(1, CLASSES, 3, 2, 2).log_softmax(1)
+    tissues = tissue_log_probability(structures).exp()
+    torch.testing.assert_close(tissues.sum(1), torch.ones(1, 3, 2, 2))
+    gray = structures.exp()[:, tissue_of_class() == GRAY].sum(1)
+    torch.testing.assert_close(tissues[:, GRAY], gray)
+    assert log_probability(torch.tensor([0.0, 900.0]).view(1, 2, 1, 1, 1)).min() > -13
+
+
+def test_a_tissue_has_the_intensities_of_the_structures_that_may_lie_there() -> None:
+    """Between pallidum and thalamus grey matter is brighter than in the cortex; two of them widen the spread."""
+    contrast = known({3: (60.0, 5.0), 13: (90.0, 3.0), 10: (80.0, 4.0), 2: (100.0, 5.0), 0: (10.0, 6.0)})
+    cortex = TissuePrior.of(one_voxel({3: 0.6, 2: 0.3, 0: 0.1}), contrast)
+    assert cortex.mean.flatten().tolist() == pytest.approx([10, 60, 100], abs=1.5)
+    assert float(cortex.spread[0, GRAY]) == pytest.approx(5, abs=0.6)
+    deep = TissuePrior.of(one_voxel({13: 0.25, 10: 0.25, 2: 0.5}), contrast)
+    assert float(deep.mean[0, GRAY]) == pytest.approx(85, abs=0.5)
+    assert float(deep.spread[0, GRAY]) == pytest.approx((3.5**2 + 5**2) ** 0.5, abs=0.6)
+    assert deep.logits.exp().flatten().tolist() == pytest.approx([0, 0.5, 0.5], abs=1e-3)
+
+
+def test_where_intensities_are_not_known_the_levels_stand_for_them() -> None:
+    prior = TissuePrior.of(one_voxel({3: 0.4, 2: 0.4, 0: 0.2}), known({}))
+    assert prior.mean.flatten().tolist() == pytest.approx([10, 60, 100], abs=0.1)
+    likelihood = prior.log_likelihood(torch.tensor(62.0).view(1, 1, 1, 1, 1))
+    assert int(likelihood.argmax()) == GRAY and torch.isfinite(likelihood).all()
+
+
+def test_levels_that_lie_together_are_no_division_by_zero() -> None:
+    contrast = Contrast(Levels(0.0, 0.0, 0.0), known({}).evidence)
+    likelihood = TissuePrior.of(one_voxel({3: 1.0}), contrast).log_likelihood(torch.ones(1, 1, 1, 1, 1))
+    assert torch.isfinite(likelihood).all()

@@ -1,0 +1,99 @@
+"""Tissues instead of structures: fluid (and all that is no brain), grey and white matter, with their intensities.
+
+What a voxel's intensity can tell is its tissue. Which structure of that tissue it is, its place tells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unibrain_bids.labels import LabelTable
+from unibrain_bids.model import frame
+from unibrain_bids.model.blocks import twice_as_fine
+from unibrain_bids.model.contrast import Contrast
+
+FLUID, GRAY, WHITE = range(3)
+TISSUES = 3
+_CHANNEL = {"CSF": FLUID, "GM": GRAY, "WM": WHITE}
+
+_LEAST_LOGIT = -12.0
+# Where structures of known intensities are rarer than this, the tissue's level stands for them.
+_RAREST = 3e-3
+# Standard deviations from a tissue's mean, squared and halved, beyond which a voxel cannot speak louder.
+_LOUDEST = 30.0
+
+
+@lru_cache(maxsize=1)
+def tissue_of_class() -> Tensor:
+    """The tissue of each class, (1 + structures,) int64."""
+    tissue = {row.index: _CHANNEL[row.tissue] for row in LabelTable.load("aseg")}
+    return torch.tensor([FLUID, *(tissue[number] for number in frame.STRUCTURES)])
+
+
+def log_probability(structure_logits: Tensor) -> Tensor:
+    """Logarithms of the structures' probabilities (batch, 1 + structures, ...), none below e^-12."""
+    return functional.log_softmax(structure_logits.float(), dim=1).clamp(min=_LEAST_LOGIT)
+
+
+def tissue_log_probability(structures: Tensor) -> Tensor:
+    """The tissues' (batch, 3, ...) from the structures' (batch, 1 + structures, ...)."""
+    tissue = tissue_of_class().to(structures.device)
+    return torch.stack([structures[:, tissue == t].logsumexp(1) for t in range(TISSUES)], dim=1)
+
+
+@dataclass(frozen=True)
+class TissuePrior:
+    """What a place says of its tissue before its intensity is seen; (1, 3, X, Y, Z), or (1, 3, N) at voxels.
+
+    Attributes
+    ----------
+    logits
+        Logarithms of the tissues' probabilities.
+    mean, spread
+        The intensities that each tissue has there: those of the structures of that tissue that may lie there.
+    """
+
+    logits: Tensor
+    mean: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, structures: Tensor, contrast: Contrast) -> TissuePrior:
+        """From the logarithms of the structures' probabilities (1, 1 + structures, X, Y, Z), in a scan's contrast."""
+        levels, evidence = contrast.levels, contrast.evidence
+        same = functional.one_hot(tissue_of_class(), TISSUES).T.to(structures)
+        weight = torch.where(evidence.known, same, torch.zeros_like(same))
+        mean, spread = (torch.where(evidence.known, x, torch.zeros_like(x)) for x in (evidence.mean, evidence.spread))
+        powers = torch.cat([weight, weight * mean, weight * (mean.square() + spread.square())])
+        sums = (powers @ structures.exp().flatten(2)[0]).unflatten(1, structures.shape[2:])[None]
+        total, first, second = sums.split(TISSUES, dim=1)
+        level = structures.new_tensor([levels.csf, levels.gray, levels.white]).view(1, -1, 1, 1, 1)
+        usual = max(abs(levels.white - levels.gray) / 2, levels.narrowest)
+        total = total + _RAREST
+        mean = (first + _RAREST * level) / total
+        variance = (second + _RAREST * (level.square() + usual**2)) / total - mean.square()
+        spread = variance.clamp(min=levels.narrowest**2 / 4).sqrt()
+        return cls(tissue_log_probability(structures), mean, spread)
+
+    @classmethod
+    def from_channels(cls, channels: Tensor) -> TissuePrior:
+        """The inverse of `channels`."""
+        return cls(*channels.split(TISSUES, dim=1))
+
+    def channels(self) -> Tensor:
+        """All of it as one tensor (1, 9, ...)."""
+        return torch.cat([self.logits, self.mean, self.spread], dim=1)
+
+    def finer(self) -> TissuePrior:
+        """The same on the grid of half the spacing."""
+        return self.from_channels(twice_as_fine(self.channels()))
+
+    def log_likelihood(self, intensity: Tensor) -> Tensor:
+        """Of each tissue (1, 3, ...) at intensities (1, 1, ...), up to a constant."""
+        deviation = ((intensity - self.mean) / self.spread).square().div(-2).clamp(min=-_LOUDEST)
+        return deviation - self.spread.log()
