@@ -8,10 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from unibrain_bids.evaluation.heads import TISSUES, LabelledHead, solid_mask
+from unibrain_bids.evaluation.heads import TISSUES, LabelledHead
 from unibrain_bids.evaluation.registration import TemplateTruth
 from unibrain_bids.inference import Prediction
 from unibrain_bids.labels import LabelTable
+from unibrain_bids.model.anatomy import solid_mask
 
 SHIFT = np.array([18.0, -12.0, 6.0])
 

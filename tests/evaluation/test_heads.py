@@ -4,36 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from unibrain_bids.errors import ResourceError
-from unibrain_bids.evaluation.heads import IGNORED, MuseTable, muse_heads, solid_mask
+from unibrain_bids.evaluation.heads import IGNORED, MuseTable, muse_heads
 
 SHARED = Path("/work/shared/data")
-
-
-def test_solid_mask_is_the_closing_by_a_ball() -> None:
-    rng = np.random.default_rng(0)
-    brain = ndimage.gaussian_filter(rng.normal(size=(20, 18, 16)), 1.5) > 0.02
-    padded = np.pad(brain, 5)
-    grid = np.indices((7, 7, 7)) - 3
-    closed = ndimage.binary_closing(padded, structure=(grid**2).sum(axis=0) <= 9)
-    expected = ndimage.binary_fill_holes(closed)[5:-5, 5:-5, 5:-5]
-    np.testing.assert_array_equal(solid_mask(brain, np.ones(3), radius=3), expected)
-
-
-def test_solid_mask_closes_in_mm_and_keeps_the_brain() -> None:
-    brain = np.zeros((40, 12, 12), bool)
-    brain[5:15] = brain[19:35] = True
-    brain[8:10, 5:7, 5:7] = False
-    brain[:, 0] = False  # the rest of the brain touches the border
-    narrow = solid_mask(brain, np.array([1.0, 3.0, 3.0]), radius=6)
-    wide = solid_mask(brain, np.array([4.0, 3.0, 3.0]), radius=6)
-    assert narrow[17, 6, 6], "a gap of 4 mm is closed"
-    assert not wide[17, 6, 6], "a gap of 16 mm is not"
-    assert narrow[9, 6, 6] and wide[9, 6, 6], "holes are filled"
-    assert (narrow >= brain).all() and (wide >= brain).all()
-    assert not narrow[:5].any() and not narrow[35:].any()
 
 
 def test_muse_table_says_what_is_no_structure(tmp_path: Path) -> None:

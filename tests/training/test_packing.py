@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 
 from unibrain_bids.model.frame import LEFT, RIGHT, STRUCTURES
 from unibrain_bids.training.packing import (
-    close_and_fill,
     least_squares_affine,
     mean_centroids,
     mirror,
@@ -80,19 +79,6 @@ class TestMirror:
         one = mean_centroids([heads[0]], rounds=30)
         size = np.linalg.norm(heads[0] - heads[0].mean(0))
         assert 0.9 * size < np.linalg.norm(one - one.mean(0)) <= size
-
-
-def test_closing_closes_sulci_and_fills_holes_and_nothing_else() -> None:
-    x, y, z = np.indices((40, 40, 40)) - 19.5
-    ball = x**2 + y**2 + z**2 < 16**2
-    np.testing.assert_array_equal(close_and_fill(ball, 3.0), ball)
-    pitted = ball & ~((abs(x) < 2) & (y > 0)) & ~(x**2 + (y + 8) ** 2 + z**2 < 16)
-    closed = close_and_fill(pitted, 3.0)
-    assert (closed <= ball).all() and (pitted <= closed).all()
-    # A sulcus 4 voxels wide and a ventricle are filled, but for the sulcus' rim.
-    assert (ball & ~closed).sum() < 0.1 * (ball & ~pitted).sum()
-    cut = pitted[:, :, 12:]
-    assert close_and_fill(cut, 3.0).shape == cut.shape, "a mask may touch the volume's border"
 
 
 def test_structure_centroids_lie_in_the_world() -> None:

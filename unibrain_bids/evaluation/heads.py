@@ -28,14 +28,12 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from unibrain_bids.errors import ResourceError
+from unibrain_bids.model.anatomy import solid_mask
 
 IGNORED = -1
 """Structure number of voxels whose true label has no counterpart; excluded from structure measures."""
-
-CLOSING_RADIUS_MM = 6.0
 
 TISSUES: Mapping[str, int] = {"GM": 1, "WM": 2, "CSF": 3}
 
@@ -90,29 +88,6 @@ class HeadRecord:
 
     name: str
     load: Callable[[], LabelledHead]
-
-
-def solid_mask(
-    brain: NDArray[np.bool_], spacing: NDArray[np.float64], *, radius: float = CLOSING_RADIUS_MM
-) -> NDArray[np.bool_]:
-    """Close a brain mask with a ball and fill its holes.
-
-    Parameters
-    ----------
-    brain
-        Boolean mask (X, Y, Z).
-    spacing
-        Voxel edge lengths in mm, shape (3,).
-    radius
-        Radius of the closing in mm; gaps narrower than twice of it are closed.
-    """
-    # Padding lets the dilated brain leave the field of view; else the erosion would not take it back at the border.
-    pad = [(int(np.ceil(radius / edge)) + 1,) * 2 for edge in spacing]
-    padded = np.pad(brain, pad)
-    dilated = ndimage.distance_transform_edt(~padded, sampling=spacing) <= radius
-    closed = ndimage.distance_transform_edt(dilated, sampling=spacing) > radius
-    filled = ndimage.binary_fill_holes(closed)
-    return filled[tuple(slice(before, size - after) for (before, after), size in zip(pad, filled.shape, strict=True))]
 
 
 def tissues_inside(tissues: NDArray[np.uint8], solid: NDArray[np.bool_]) -> NDArray[np.uint8]:

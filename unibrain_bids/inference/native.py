@@ -13,7 +13,7 @@ from unibrain_bids.inference.refined import refine
 from unibrain_bids.inference.seen import Look
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
-from unibrain_bids.model.anatomy import connected_winners
+from unibrain_bids.model.anatomy import connected_winners, solid_mask
 from unibrain_bids.model.description import describe_head
 from unibrain_bids.model.locate import Volume, largest_component
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
@@ -23,6 +23,10 @@ from unibrain_bids.model.unibrain import Outputs
 
 WHITE_MATTER_INTENSITY = 110.0
 _SMALLEST_BRAIN_MM3 = 200_000
+# Probability of the network's mask at 2 mm above which a voxel may be in the mask.
+_LIKELY = 0.2
+# Dice between the network's mask and that made of the structures from which on the structures are trusted.
+_TRUSTED = 0.9
 _TISSUES = {"GM": 1, "WM": 2, "CSF": 3}
 
 
@@ -33,15 +37,16 @@ def assemble(scan: Scan, volume: Volume, seen: Look, refiner: Refiner, quality: 
     log_gain = extended_log_gain(seen.log_gain, native)
     corrected = scan.data * np.exp(log_gain)
     refined = refine(refiner, seen, volume, native, corrected)
-    mask = np.zeros(scan.data.shape, dtype=bool)
-    mask[refined.possible] = (refined.brain > 0.5).cpu().numpy()
-    mask = largest_component(mask)
+    likely = (refined.brain > _LIKELY).cpu().numpy()
+    probability = refined.structures(refiner, likely)
+    possible = np.zeros(scan.data.shape, dtype=bool)
+    possible[refined.possible] = likely
+    mask = brain_mask(possible, refined.brain[likely].cpu().numpy(), probability[0].cpu().numpy(), volume.spacing())
     if mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) < _SMALLEST_BRAIN_MM3:
         raise no_brain(scan)
     scale = np.exp(-log_gain[mask].mean())
     gain, preproc = np.exp(log_gain) * scale, corrected * scale
-    probability = refined.structures(refiner, mask[refined.possible])
-    structures, tissues, shares = _segment(probability, mask)
+    structures, tissues, shares = _segment(probability[:, mask[possible]], mask)
     white = np.median(preproc[tissues == _TISSUES["WM"]])
     brain = preproc * mask * np.float32(WHITE_MATTER_INTENSITY / max(white, 1e-6))
     voxel = frame.voxel_volume(seen.frame_from_scan)
@@ -61,6 +66,32 @@ def assemble(scan: Scan, volume: Volume, seen: Look, refiner: Refiner, quality: 
         quality=quality,
         description=as_arrays(describe_head(seen.outputs, voxel)),
     )
+
+
+def brain_mask(
+    possible: NDArray[np.bool_],
+    brain: NDArray[np.float32],
+    background: NDArray[np.float32],
+    spacing: NDArray[np.floating],
+) -> NDArray[np.bool_]:
+    """The brain's mask: what its definition makes of the refined structures, where the network sees some brain at all.
+
+    The network's own mask is one of 2 mm; it stands where the structures are so unlike it that they cannot be trusted.
+
+    Parameters
+    ----------
+    possible
+        (X, Y, Z) voxels that may be brain.
+    brain, background
+        (n,) probabilities of these voxels: that of the network's mask, and that of no structure.
+    spacing
+        Voxel sizes in mm.
+    """
+    own, segmented = np.zeros_like(possible), np.zeros_like(possible)
+    own[possible], segmented[possible] = brain > 0.5, background < 0.5
+    own = largest_component(own)
+    closed = largest_component(solid_mask(largest_component(segmented), spacing) & possible)
+    return closed if 2 * (closed & own).sum() > _TRUSTED * (closed.sum() + own.sum()) else own
 
 
 def _segment(

@@ -1,4 +1,4 @@
-"""What anatomy knows of a labelled brain: a structure is one piece.
+"""What anatomy knows of a labelled brain: a structure is one piece, and the brain's mask closes its sulci.
 
 A voxel that a structure claims away from its body is given to the next likeliest structure, so that labels stay what
 the probabilities say but for strays.
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from unibrain_bids.model.locate import fill_holes
+
+# The definition of the mask: gaps between the brain's parts that are narrower than twice of it, mm, belong to it.
+CLOSING_RADIUS_MM = 6.0
 # A part this large, compared with a structure's largest, is no stray: thin structures fall apart between voxels.
 _PART = 0.1
 _EVERY_NEIGHBOUR = np.ones((3, 3, 3), dtype=bool)
@@ -67,3 +71,30 @@ def _small_parts(structure: NDArray[np.bool_]) -> NDArray[np.bool_]:
     sizes = np.bincount(labels.ravel())
     sizes[0] = sizes[1:].max()
     return (sizes < _PART * sizes[1:].max())[labels]
+
+
+def solid_mask(
+    brain: NDArray[np.bool_], spacing: NDArray[np.floating], *, radius: float = CLOSING_RADIUS_MM
+) -> NDArray[np.bool_]:
+    """Close a brain with a ball and fill its holes: the mask without sulci.
+
+    Parameters
+    ----------
+    brain
+        Boolean (X, Y, Z): what is brain tissue or ventricle.
+    spacing
+        Voxel edge lengths in mm, shape (3,).
+    radius
+        Radius of the closing in mm; gaps narrower than twice of it are closed.
+    """
+    if not brain.any():
+        return brain
+    box = ndimage.find_objects(brain.astype(np.uint8))[0]
+    # Padding lets the dilated brain leave its box; else the erosion would not take it back at the border.
+    pad = [(int(np.ceil(radius / edge)) + 1,) * 2 for edge in spacing]
+    dilated = ndimage.distance_transform_edt(~np.pad(brain[box], pad), sampling=spacing) <= radius
+    closed = ndimage.distance_transform_edt(dilated, sampling=spacing) > radius
+    inner = tuple(slice(before, size - after) for (before, after), size in zip(pad, closed.shape, strict=True))
+    result = np.zeros_like(brain)
+    result[box] = closed[inner]
+    return fill_holes(result)

@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from unibrain_bids.model.anatomy import solid_mask
 from unibrain_bids.model.frame import LEFT, RIGHT, STRUCTURES
 from unibrain_bids.training.parcels import LabelledTemplate, propagate
 
 BRAIN_BIT = 0x80
 INTRACRANIAL_BIT = 0x40
 ROW_MASK = 0x3F
-CLOSING_MM = 6.0
 CSF_LABEL = 24
 # Inside the head's brain without being one of the structures: fifth ventricle, optic chiasm, vessels.
 BRAIN_EXTRAS = (72, 85, 30, 62)
@@ -62,16 +63,6 @@ def read_label_rows(path: Path) -> LabelRows:
     column = {key: np.array([int(row[key]) for row in rows]) for key in ("index", "target", "intensity_class")}
     t1 = np.array([[float(row[key]) for key in ("t1_mean", "t1_mean_sd", "t1_sd", "t1_sd_sd")] for row in rows])
     return LabelRows(**column, t1=t1.astype(np.float32))
-
-
-def close_and_fill(mask: NDArray[np.bool_], radius_vox: float) -> NDArray[np.bool_]:
-    """Morphological closing by a ball, then all holes filled: a mask whose sulci are closed."""
-    pad = int(np.ceil(radius_vox)) + 2
-    padded = np.pad(mask, pad)
-    dilated = ndimage.distance_transform_edt(~padded) <= radius_vox
-    closed = ndimage.distance_transform_edt(dilated) > radius_vox
-    filled = ndimage.binary_fill_holes(closed | padded)
-    return filled[pad:-pad, pad:-pad, pad:-pad]
 
 
 def structure_centroids(targets: NDArray[np.int64], affine: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -154,9 +145,9 @@ def pack_head(path: Path, rows: LabelRows, source: LabelledTemplate | Path) -> P
     affine[:3, 3] = original_affine[:3, :3] @ [s.start for s in box] + original_affine[:3, 3]
     targets = rows.target[row]
     anatomy = (targets > 0) | np.isin(labels, BRAIN_EXTRAS)
-    spacing = float(np.cbrt(abs(np.linalg.det(affine[:3, :3]))))
-    brain = close_and_fill(anatomy, CLOSING_MM / spacing)
-    intracranial = close_and_fill(brain | (labels == CSF_LABEL), CLOSING_MM / spacing)
+    spacing = voxel_sizes(affine)
+    brain = solid_mask(anatomy, spacing)
+    intracranial = solid_mask(brain | (labels == CSF_LABEL), spacing)
     packed = row.astype(np.uint8) | (brain * np.uint8(BRAIN_BIT)) | (intracranial * np.uint8(INTRACRANIAL_BIT))
     centroids = structure_centroids(targets, affine)
     if isinstance(source, Path):

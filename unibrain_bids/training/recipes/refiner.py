@@ -129,7 +129,7 @@ class RefinerRecipe:
 
 
 def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Soft Dice loss of the tissues inside the brain, and cross-entropy in and around it.
+    """Soft Dice loss of the tissues inside the brain, and cross-entropy in it and up to 3 voxels around it.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[
         (1, 1, X, Y, Z) part of the voxel inside the brain.
     """
     target = torch.stack([(truth == tissue).float().mean(1) for tissue in range(TISSUES)], dim=1)
-    near = (functional.max_pool3d(share, 5, stride=1, padding=2) > 0).float()
+    near = (functional.max_pool3d(share, 7, stride=1, padding=3) > 0).float()
     cross_entropy = -(target * log_probability * near).sum() / near.sum().clamp(min=1)
     axes = (0, 2, 3, 4)
     found, true = log_probability.exp() * share, target * share
