@@ -100,6 +100,7 @@ def test_slabs_change_nothing(frame_from_voxel: np.ndarray, seen: Any, monkeypat
     network = Refiner(4, 8, 8).eval()
     torch.nn.init.normal_(network.residual.weight, std=0.3)
     answers = []
+    monkeypatch.setattr(room, "_COARSE_SCAN", 5.0)
     for thickness in (7, 200):
         monkeypatch.setattr(room, "_SLAB", thickness)
         answers.append(run(network, seen, frame_from_voxel))
@@ -109,6 +110,14 @@ def test_slabs_change_nothing(frame_from_voxel: np.ndarray, seen: Any, monkeypat
     with torch.inference_mode():
         one, other = (answer.structures(network, inside) for answer in answers)
     torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_scans_of_large_voxels_are_read_from_the_model_s_grid(frame_from_voxel: np.ndarray, seen: Any) -> None:
+    network = Refiner(4, 8, 8).eval()
+    torch.nn.init.normal_(network.residual.weight)
+    assert not run(network, seen, frame_from_voxel).residual.any()
+    thick_slices = frame_from_voxel @ np.diag([0.3, 0.3, 1, 1])
+    assert run(network, seen, thick_slices).residual.any()
 
 
 def test_every_voxel_of_the_brain_is_asked(frame_from_voxel: np.ndarray, seen: Any) -> None:

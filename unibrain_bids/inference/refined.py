@@ -24,8 +24,9 @@ from unibrain_bids.model.tissues import TISSUES, TissuePrior, log_probability, t
 _SLAB = 24
 # Where the model at 2 mm rules the brain out by more than this, next to such voxels too, nothing is refined.
 _POSSIBLE = 0.05
-# Scans of smaller voxels, mm, are averaged.
-_FINE_SCAN = 0.8
+# Scans of smaller voxels, mm, are averaged; scans of larger ones show nothing between the voxels of the model at 2 mm,
+# and are read from that: on real ones the refiner did harm (docs/training-log.md).
+_FINE_SCAN, _COARSE_SCAN = 0.8, 1.5
 # Voxels that tell the scan's contrast.
 _WITNESSES = 200_000
 # Pieces that stay in the processor's cache.
@@ -134,6 +135,8 @@ def _contrast(seen: Look, native: NativeGrid, voxels: Tensor, intensity: Tensor)
 def _residual(network: Refiner, seen: Look, volume: Volume, near: Tensor, coarse: Coarse) -> Tensor:
     """The refiner's residual (1, 3, 2X, 2Y, 2Z), slab by slab along x; zero away from `near` (X, Y, Z)."""
     result = torch.zeros(1, TISSUES, *refiner.SHAPE, device=near.device)
+    if (volume.spacing() > _COARSE_SCAN).all():
+        return result
     points = frame.points(refiner.SHAPE, refiner.SPACING, near.device)
     x, y, z = _box(near)
     for first in range(x.start, x.stop, _SLAB):
