@@ -18,7 +18,8 @@ def _two_classes(shift: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 
 
 def _posterior(probability: torch.Tensor, intensity: torch.Tensor) -> torch.Tensor:
-    return weigh(probability[None], intensity[None, None], gather_evidence(probability, intensity))[0].exp()
+    prior = probability[None].clamp(min=1e-6).log()
+    return weigh(prior, intensity[None, None], gather_evidence(probability, intensity))[0].exp()
 
 
 def test_boundary_moves_to_where_the_scan_has_it() -> None:

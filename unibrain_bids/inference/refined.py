@@ -14,6 +14,7 @@ from unibrain_bids.inference.seen import Look
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.blocks import twice_as_fine
 from unibrain_bids.model.contrast import Contrast, learn_contrast
+from unibrain_bids.model.evidence import Evidence, weigh
 from unibrain_bids.model.locate import Volume, fill_holes, pull, pull_averaged
 from unibrain_bids.model.native import NativeGrid
 from unibrain_bids.model.refiner import Box, Coarse, Refiner, finer_box
@@ -53,6 +54,8 @@ class Refined:
         (1, 9, X, Y, Z) what each place there says of its tissue (`TissuePrior.channels`).
     residual
         (1, 3, 2X, 2Y, 2Z) the refiner's.
+    evidence
+        The structures' intensities in this scan.
     """
 
     possible: NDArray[np.bool_]
@@ -62,9 +65,13 @@ class Refined:
     structures_seen: Tensor
     prior: Tensor
     residual: Tensor
+    evidence: Evidence
 
     def structures(self, network: Refiner, chosen: NDArray[np.bool_]) -> Tensor:
-        """Probabilities (1 + structures, n) of the structures at some of the voxels; `chosen` is (N,)."""
+        """Probabilities (1 + structures, n) of the structures at some of the voxels; `chosen` is (N,).
+
+        The refiner says which tissue; place and intensity say which structure of it.
+        """
         where = torch.from_numpy(np.flatnonzero(chosen)).to(self.brain.device)
         result = torch.empty(self.structures_seen.shape[1], len(where), device=self.brain.device)
         tissue = tissue_of_class().to(where.device)
@@ -72,8 +79,9 @@ class Refined:
             part = where[start : start + _VOXELS_AT_ONCE]
             prior = TissuePrior.from_channels(_at(self.prior, self.places[part]))
             residual = _at(self.residual, _on_finer_grid(self.places[part]))
-            tissues = network.weigh(prior, self.intensity[part][None, None], residual)
-            seen = _at(self.structures_seen, self.places[part])
+            intensity = self.intensity[part][None, None]
+            tissues = network.weigh(prior, intensity, residual)
+            seen = weigh(_at(self.structures_seen, self.places[part]), intensity, self.evidence)
             result[:, start : start + len(part)] = (seen + (tissues - tissue_log_probability(seen))[:, tissue])[0].exp()
         return result
 
@@ -100,7 +108,8 @@ def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, cor
     matrix = torch.from_numpy(native.grid_from_scan).float().to(near.device)
     places = voxels.float() @ matrix[:3, :3].T + matrix[:3, 3]
     dense = seen.outputs.dense
-    coarse = Coarse.of(dense, _contrast(seen, native, voxels, intensity))
+    contrast = _contrast(seen, native, voxels, intensity)
+    coarse = Coarse.of(dense, contrast)
     return Refined(
         possible=possible,
         brain=torch.sigmoid(_at(coarse.mask_logits, places)[0, 0]),
@@ -109,6 +118,7 @@ def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, cor
         structures_seen=log_probability(dense.structure_logits),
         prior=coarse.prior.channels(),
         residual=_residual(network, seen, volume, near[0, 0] > 0, coarse),
+        evidence=contrast.evidence,
     )
 
 

@@ -60,16 +60,16 @@ def gather_evidence(probability: Tensor, intensity: Tensor) -> Evidence:
     intensity
         (N,) bias-corrected.
     """
-    posterior = probability
+    posterior, prior = probability, probability.clamp(min=_RAREST).log()
     for _ in range(_ROUNDS):
         evidence = class_statistics(posterior, intensity)
-        posterior = weigh(probability[None], intensity[None, None], evidence)[0].exp()
+        posterior = weigh(prior[None], intensity[None, None], evidence)[0].exp()
     return evidence
 
 
-def weigh(probability: Tensor, intensity: Tensor, evidence: Evidence) -> Tensor:
-    """Logarithms of the posterior (batch, classes, ...) from probabilities and intensities (batch, 1, ...)."""
-    return (probability.clamp(min=_RAREST).log() + VOICE * evidence.log_likelihood(intensity)).log_softmax(1)
+def weigh(log_probability: Tensor, intensity: Tensor, evidence: Evidence) -> Tensor:
+    """Logarithms of the posterior (batch, classes, ...) from those of the prior, at intensities (batch, 1, ...)."""
+    return (log_probability + VOICE * evidence.log_likelihood(intensity)).log_softmax(1)
 
 
 def class_statistics(probability: Tensor, intensity: Tensor) -> Evidence:
