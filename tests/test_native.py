@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unibrain_bids.inference.native import brain_mask
+from unibrain_bids.model.locate import fill_holes
 
 SHAPE = (44, 50, 40)
 SPACING = np.full(3, 2.0)
@@ -43,6 +44,13 @@ def test_nothing_joins_it_where_the_network_sees_no_brain(distance: np.ndarray) 
     eye[3:6, 3:6, 3:6] = True
     mask = made(possible | eye, distance < 16, (distance < 16) | eye)
     assert not mask[22, 30:].any() and not mask[eye].any()
+
+
+def test_it_lies_within_what_may_be_brain(distance: np.ndarray) -> None:
+    """Holes of the mask are filled, and voxels within that may be brain are always asked for their structures."""
+    possible = fill_holes((distance < 16) & ~(np.indices(SHAPE).sum(0) % 17 == 0))
+    mask = made(possible, distance < 16, (distance < 16) & possible)
+    assert (mask <= possible).all() and mask.any()
 
 
 def test_structures_unlike_the_network_s_mask_are_not_trusted(distance: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
 from unibrain_bids.model.anatomy import connected_winners, solid_mask
 from unibrain_bids.model.description import describe_head
-from unibrain_bids.model.locate import Volume, largest_component
+from unibrain_bids.model.locate import Volume, fill_holes, largest_component
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
 from unibrain_bids.model.parcellation import region_numbers
 from unibrain_bids.model.refiner import Refiner
@@ -37,10 +37,12 @@ def assemble(scan: Scan, volume: Volume, seen: Look, refiner: Refiner, quality: 
     log_gain = extended_log_gain(seen.log_gain, native)
     corrected = scan.data * np.exp(log_gain)
     refined = refine(refiner, seen, volume, native, corrected)
-    likely = (refined.brain > _LIKELY).cpu().numpy()
-    probability = refined.structures(refiner, likely)
     possible = np.zeros(scan.data.shape, dtype=bool)
-    possible[refined.possible] = likely
+    possible[refined.possible] = (refined.brain > _LIKELY).cpu().numpy()
+    # No mask within it has a hole that reaches out of it.
+    possible = fill_holes(possible) if possible.any() else possible
+    likely = possible[refined.possible]
+    probability = refined.structures(refiner, likely)
     mask = brain_mask(possible, refined.brain[likely].cpu().numpy(), probability[0].cpu().numpy(), volume.spacing())
     if mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) < _SMALLEST_BRAIN_MM3:
         raise no_brain(scan)
