@@ -194,7 +194,7 @@ def test_refiner_learns_one_piece_by_heart(phantom: Material) -> None:
     recipe = RefinerRecipe(Heads(phantom, phantom), trained)
     optimiser = torch.optim.Adam(recipe.model.parameters(), lr=1e-2)
     losses = []
-    for _ in range(12):
+    for _ in range(25):
         loss, terms = recipe.loss(recipe.model, seed=24)
         assert all(math.isfinite(value) for value in terms.values())
         optimiser.zero_grad()

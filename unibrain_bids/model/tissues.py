@@ -70,7 +70,8 @@ class TissuePrior:
         weight = torch.where(evidence.known, same, torch.zeros_like(same))
         mean, spread = (torch.where(evidence.known, x, torch.zeros_like(x)) for x in (evidence.mean, evidence.spread))
         powers = torch.cat([weight, weight * mean, weight * (mean.square() + spread.square())])
-        sums = (powers @ structures.exp().flatten(2)[0]).unflatten(1, structures.shape[2:])[None]
+        # One voxel is one row: the digits of nine rows would depend on the number of threads.
+        sums = (structures.exp().flatten(2)[0].T @ powers.T).T.unflatten(1, structures.shape[2:])[None]
         total, first, second = sums.split(TISSUES, dim=1)
         level = structures.new_tensor([levels.csf, levels.gray, levels.white]).view(1, -1, 1, 1, 1)
         usual = max(abs(levels.white - levels.gray) / 2, levels.narrowest)
