@@ -189,12 +189,13 @@ class TestNetworkRecipe:
 @pytest.mark.slow
 def test_refiner_learns_one_piece_by_heart(phantom: Material) -> None:
     """And what it says of the scan gets better; the model that it stands behind stays as it is."""
+    torch.manual_seed(0)
     with np.load(ATLAS) as arrays:
         trained = UnifiedRecipe(Heads(phantom, phantom), Atlas.from_arrays(arrays)).model.eval().requires_grad_(False)
     recipe = RefinerRecipe(Heads(phantom, phantom), trained)
-    optimiser = torch.optim.Adam(recipe.model.parameters(), lr=1e-2)
+    optimiser = torch.optim.Adam(recipe.model.parameters(), lr=2e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(30):
         loss, terms = recipe.loss(recipe.model, seed=24)
         assert all(math.isfinite(value) for value in terms.values())
         optimiser.zero_grad()
