@@ -1,6 +1,6 @@
 """Tissues instead of structures: fluid (and all that is no brain), grey and white matter, with their intensities.
 
-What a voxel's intensity can tell is its tissue. Which structure of that tissue it is, its place tells.
+What a voxel's intensity can tell is its tissue. Which structure of that tissue it is, its place tells first.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[
 
 def figures(found: Tensor, mask: Tensor, head: SimulatedHead) -> dict[str, float]:
     """Dice of structures (mean of those there), of the cortex, and of tissues within the mask; from (1, X, Y, Z)."""
-    classes, tissue = len(frame.STRUCTURES) + 1, tissue_of_class()
+    classes, tissue = len(frame.STRUCTURES) + 1, tissue_of_class().to(found.device)
     scores = dice_scores(found, head.structures, classes)
     # Nothing, then the tissues.
     within = (tissue[found] + 1) * mask[:, 0], (tissue[head.structures] + 1) * head.brain[:, 0].long()
