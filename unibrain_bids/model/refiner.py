@@ -2,8 +2,8 @@
 
 The backbone knows what lies where; at 2 mm it cannot say where exactly a boundary runs. The refiner sees its features
 and answers beside the scan at 1 mm, told in the scan's own contrast, and says fluid, grey or white matter; the
-structures of a tissue are told apart by what the backbone saw there (`inference.refined`). It has no normalisation and sees a few
-millimetres around a voxel only, so that a head can be refined piece by piece.
+structures of a tissue are told apart by what the backbone saw there (`inference.refined`). It has no normalisation and
+sees a few millimetres around a voxel only, so that a head can be refined piece by piece.
 """
 
 from __future__ import annotations
