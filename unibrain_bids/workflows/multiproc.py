@@ -58,7 +58,9 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         except BaseException:
             for process in list((self.pool._processes or {}).values()):
                 process.terminate()
-            self.pool.shutdown(wait=False, cancel_futures=True)
+            # Waiting costs nothing, as the workers are ending, and Python would do it at its exit; there, though, the
+            # pool's thread may close its pipe just as it is woken through it (seen in CPython 3.11: OSError).
+            self.pool.shutdown(wait=True, cancel_futures=True)
             raise
 
     def _async_callback(self, args: Future[dict[str, Any]]) -> None:
