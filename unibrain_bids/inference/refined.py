@@ -17,7 +17,7 @@ from unibrain_bids.model.contrast import Contrast, learn_contrast
 from unibrain_bids.model.evidence import Evidence, weigh
 from unibrain_bids.model.locate import Volume, fill_holes, pull, pull_averaged
 from unibrain_bids.model.native import NativeGrid
-from unibrain_bids.model.refiner import Box, Coarse, Refiner, finer_box
+from unibrain_bids.model.refiner import Box, Coarse, Refiner, box_around, finer_box
 from unibrain_bids.model.spatial import sample
 from unibrain_bids.model.tissues import TISSUES, TissuePrior, log_probability, tissue_log_probability, tissue_of_class
 
@@ -148,9 +148,11 @@ def _residual(network: Refiner, seen: Look, volume: Volume, near: Tensor, coarse
     if (volume.spacing() > _COARSE_SCAN).all():
         return result
     points = frame.points(refiner.SHAPE, refiner.SPACING, near.device)
-    x, y, z = _box(near)
-    for first in range(x.start, x.stop, _SLAB):
-        inner = (slice(first, min(first + _SLAB, x.stop)), y, z)
+    for first in range(0, len(near), _SLAB):
+        x, y, z = box_around(near[first : first + _SLAB])
+        if x.start == x.stop:
+            continue
+        inner = (slice(first + x.start, first + x.stop), y, z)
         outer = _wider(inner)
         gain = twice_as_fine(seen.log_gain[(..., *outer)]).exp()
         image = _read(volume, seen, points[finer_box(outer)]) * gain
@@ -165,12 +167,6 @@ def _read(volume: Volume, seen: Look, points: Tensor) -> Tensor:
     if (volume.spacing() < _FINE_SCAN).all():
         return pull_averaged(volume, world_from_frame, points, refiner.SPACING)
     return pull(volume, world_from_frame, points)
-
-
-def _box(near: Tensor) -> Box:
-    spans = [near.any(1).any(1).nonzero(), near.any(0).any(1).nonzero(), near.any(0).any(0).nonzero()]
-    x, y, z = (slice(int(s.min()), int(s.max()) + 1) if len(s) else slice(0, 0) for s in spans)
-    return x, y, z
 
 
 def _wider(box: Box) -> Box:

@@ -7,6 +7,7 @@ keeps the second from sliding along sulci, the second sees what the segmentation
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -218,15 +219,19 @@ def read_own_channel(volume: Tensor, channel: Tensor, voxels: Tensor) -> Tensor:
 
     `grid_sample` would read all channels everywhere, thirty times as much.
     """
-    flat, last = volume.flatten(), torch.tensor(volume.shape[1:]) - 1
+    flat, sizes = volume.flatten(), volume.shape[1:]
     low = voxels.detach().floor()
     part = voxels - low
+    places, shares = [], []
+    for axis, size in enumerate(sizes):
+        sides = [low[:, axis].long() + side for side in (0, 1)]
+        inside = [(side >= 0) & (side < size) for side in sides]
+        shares.append(((1 - part[:, axis]) * inside[0], part[:, axis] * inside[1]))
+        places.append([side.clamp(0, size - 1) * math.prod(sizes[axis + 1 :]) for side in sides])
+    channel = channel * math.prod(sizes)
     total = torch.zeros(len(voxels))
-    shares = [(1 - share, share) for share in part.unbind(1)]
-    for i, j, k in product((0, 1), repeat=3):
-        place = low.long() + torch.tensor([i, j, k])
-        inside = ((place >= 0) & (place <= last)).all(1)
-        x, y, z = torch.minimum(place.clamp(min=0), last).unbind(1)
-        index = ((channel * volume.shape[1] + x) * volume.shape[2] + y) * volume.shape[3] + z
-        total = total + shares[0][i] * shares[1][j] * shares[2][k] * (inside * flat[index])
+    for i, j in product((0, 1), repeat=2):
+        share, place = shares[0][i] * shares[1][j], channel + places[0][i] + places[1][j]
+        for k in (0, 1):
+            total = total + share * shares[2][k] * flat[place + places[2][k]]
     return total

@@ -19,7 +19,7 @@ from unibrain_bids.model.blocks import NEGATIVE_SLOPE, twice_as_fine
 from unibrain_bids.model.contrast import Contrast, Levels, in_levels
 from unibrain_bids.model.evidence import VOICE
 from unibrain_bids.model.steady import Pointwise
-from unibrain_bids.model.tissues import TISSUES, TissuePrior, log_probability
+from unibrain_bids.model.tissues import LEAST_LOGIT, TISSUES, TissuePrior, log_probability
 from unibrain_bids.model.unibrain import Dense
 
 SPACING = 1.0
@@ -29,7 +29,7 @@ SHAPE = (FACTOR * frame.SHAPE[0], FACTOR * frame.SHAPE[1], FACTOR * frame.SHAPE[
 REACH = 4
 
 _LEVELS = 2
-_LEAST_LOGIT, _LOGIT_SCALE = -12.0, 4.0
+_LOGIT_SCALE = 4.0
 # As in `segmentation`: a step of the optimiser must be able to move a logit by as much as it can be wrong.
 _RESIDUAL_SCALE = 4.0
 
@@ -39,6 +39,13 @@ Box = tuple[slice, slice, slice]
 def finer_box(box: Box) -> Box:
     """A box of the model's grid on the grid of 1 mm."""
     x, y, z = (slice(FACTOR * side.start, FACTOR * side.stop) for side in box)
+    return x, y, z
+
+
+def box_around(chosen: Tensor) -> Box:
+    """The smallest box that holds what is chosen (X, Y, Z); an empty one where nothing is."""
+    spans = [chosen.any(1).any(1).nonzero(), chosen.any(0).any(1).nonzero(), chosen.any(0).any(0).nonzero()]
+    x, y, z = (slice(int(s.min()), int(s.max()) + 1) if len(s) else slice(0, 0) for s in spans)
     return x, y, z
 
 
@@ -106,11 +113,11 @@ class Refiner(nn.Module):
         `image` is the scan without bias field (1, 1, 2X, 2Y, 2Z); `coarse` is what stands at its place at 2 mm.
         """
         shades, fine = in_levels(image, coarse.levels), coarse.prior.finer()
-        mask = coarse.mask_logits.float().clamp(_LEAST_LOGIT, -_LEAST_LOGIT)
+        mask = coarse.mask_logits.float().clamp(LEAST_LOGIT, -LEAST_LOGIT)
         known = torch.cat([coarse.features.float(), mask / _LOGIT_SCALE, coarse.prior.logits / _LOGIT_SCALE], dim=1)
         x = _activate(self.coarse, torch.cat([self.squeeze(known), _voxels_to_channels(shades)], dim=1))
         x = twice_as_fine(self.narrow(x))
-        seen = self.weigh(fine, image).clamp(min=_LEAST_LOGIT)
+        seen = self.weigh(fine, image).clamp(min=LEAST_LOGIT)
         x = _activate(self.fine, torch.cat([x, seen / _LOGIT_SCALE, fine.logits / _LOGIT_SCALE, shades], dim=1))
         return _RESIDUAL_SCALE * self.residual(x.contiguous()).float()
 

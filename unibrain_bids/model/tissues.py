@@ -21,7 +21,7 @@ FLUID, GRAY, WHITE = range(3)
 TISSUES = 3
 _CHANNEL = {"CSF": FLUID, "GM": GRAY, "WM": WHITE}
 
-_LEAST_LOGIT = -12.0
+LEAST_LOGIT = -12.0
 # Where structures of known intensities are rarer than this, the tissue's level stands for them.
 _RAREST = 3e-3
 # Standard deviations from a tissue's mean, squared and halved, beyond which a voxel cannot speak louder.
@@ -37,7 +37,7 @@ def tissue_of_class() -> Tensor:
 
 def log_probability(structure_logits: Tensor) -> Tensor:
     """Logarithms of the structures' probabilities (batch, 1 + structures, ...), none below e^-12."""
-    return functional.log_softmax(structure_logits.float(), dim=1).clamp(min=_LEAST_LOGIT)
+    return functional.log_softmax(structure_logits.float(), dim=1).clamp(min=LEAST_LOGIT)
 
 
 def tissue_log_probability(structures: Tensor) -> Tensor:

@@ -174,10 +174,8 @@ def _brain_box(mask_logits: Tensor) -> Box:
     """Where brain may be, at least as large as a piece."""
     near = functional.max_pool3d((torch.sigmoid(mask_logits) > _POSSIBLE).float(), 5, stride=1, padding=2)[0, 0] > 0
     sides = []
-    for axis, part in enumerate(_PIECE):
-        others = tuple(other for other in range(3) if other != axis)
-        here, size = near.any(dim=others).nonzero(), near.shape[axis]
-        first, last = (int(here.min()), int(here.max()) + 1) if len(here) else (0, size)
+    for side, part, size in zip(refiner.box_around(near), _PIECE, near.shape, strict=True):
+        first, last = (side.start, side.stop) if near.any() else (0, size)
         first = min(first, size - part)
         sides.append(slice(first, max(last, first + part)))
     x, y, z = sides
