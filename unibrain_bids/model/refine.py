@@ -26,8 +26,9 @@ from unibrain_bids.model.spatial import sample, transform_points
 # grid, and looked up at every second voxel of the fixed one: more places gained less than .01 Dice on real heads.
 _STEP = 2
 _OPTIONS = {"maxiter": 30, "maxfun": 40}
-# Voice of the correlation against that of the overlap; 0.5, 1 and 2 were tried on real heads.
-_CORRELATION_VOICE = 2.0
+# Voice of the correlation against that of the overlap, in which a structure counts with this power of its size: small
+# structures are the noisiest. Chosen for scans of one head to land close together (docs/training-log.md).
+_CORRELATION_VOICE, _SIZE_POWER = 1.0, 0.5
 # One unit of the linear part moves the border of a brain by as many mm as one unit of the shift.
 _RADIUS_MM = 80.0
 # A refinement beyond this is none: the closed form is usually within 5 mm.
@@ -148,8 +149,8 @@ def refine(fixed: AlignedBrain, moving: AlignedBrain) -> Refinement:
     matrix = _affine(torch.from_numpy(found.x).float())
     if not _is_small(matrix):
         matrix = torch.eye(4)
-    overlap, correlation = comparison.at(matrix)
-    return Refinement(matrix.double().numpy(), float(overlap), float(correlation))
+    dice, correlation = comparison.at(matrix)
+    return Refinement(matrix.double().numpy(), float(dice.mean()), float(correlation))
 
 
 class _Comparison:
@@ -169,25 +170,27 @@ class _Comparison:
         self.moving_size = self.volume[1:].sum((1, 2, 3)) / _STEP**3
         self.fixed_size = torch.bincount(self.channel, minlength=count)[1:].float()
         self.known = (self.moving_size > 0) & (self.fixed_size > 0)
+        weight = self.fixed_size[self.known] ** _SIZE_POWER
+        self.weight = weight / weight.sum()
 
     def at(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor]:
-        """Overlap and correlation after an affine (4, 4), both differentiable."""
+        """Soft Dice of the known structures and correlation after an affine (4, 4), both differentiable."""
         voxels = self._voxels(moving_from_fixed)
         found = read_own_channel(self.volume, self.channel, voxels)
         common = torch.zeros(len(self.volume)).index_add(0, self.channel, found)[1:]
         # Where the affine enlarges the step from fixed to moving, the moving structures get fewer voxels.
         moving_size = self.moving_size / torch.linalg.det(moving_from_fixed[:3, :3])
-        overlap = (2 * common / (moving_size + self.fixed_size))[self.known].mean()
+        dice = (2 * common / (moving_size + self.fixed_size))[self.known]
         values = read_own_channel(self.volume, torch.zeros_like(self.channel), voxels)
         a, b = values - values.mean(), self.intensity - self.intensity.mean()
-        return overlap, (a * b).sum() / (a.square().sum() * b.square().sum() + 1e-12).sqrt()
+        return dice, (a * b).sum() / (a.square().sum() * b.square().sum() + 1e-12).sqrt()
 
     def cost(self, parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """What is minimised over the twelve parameters, and its gradient."""
         with torch.inference_mode(False), torch.enable_grad():
             variable = torch.tensor(parameters, dtype=torch.float32, requires_grad=True)
-            overlap, correlation = self.at(_affine(variable))
-            value = -overlap - _CORRELATION_VOICE * correlation
+            dice, correlation = self.at(_affine(variable))
+            value = -(self.weight * dice).sum() - _CORRELATION_VOICE * correlation
             (gradient,) = torch.autograd.grad(value, variable)
         return float(value.detach()), gradient.double().numpy()
 
