@@ -264,3 +264,23 @@ class TestMaterial:
         copy = phantom.to("cpu")
         assert copy.subset(("phantom",)).heads[0].name == "phantom"
         assert torch.equal(copy.heads[0].labels, phantom.heads[0].labels)
+
+
+def test_lesions_darken_white_matter_alone(phantom: Material) -> None:
+    """Where no scan has lesions nothing changes; where all have, white matter tends towards grey and its label stays."""
+    white = torch.tensor([frame.STRUCTURES.index(n) + 1 for n in (2, 41)])
+    darker = []
+    for seed in range(4):
+        clean, dark = torch.full((1, 1, 24, 28, 24), 0.8), 0.5
+        share, ventricles = torch.zeros(2, 1, 1, 24, 28, 24)
+        share[..., 6:18, 6:22, 6:18], ventricles[..., 10:14, 10:18, 10:14] = 1, 1
+        share = share * (1 - ventricles)
+        generator = torch.Generator().manual_seed(seed)
+        image = appearance.add_lesions(clean, share, ventricles, (0.8, dark), 4.0, generator)
+        assert torch.equal(image[share == 0], clean[share == 0])
+        assert 0.8 - 1.2 * 0.3 - 1e-6 <= float(image.min()) and float(image.max()) <= 0.8 + 1e-6
+        darker.append(float((0.8 - image[share > 0]).mean()))
+        head, without = (simulate(phantom, replace(CLEAN, lesions=lesions), seed) for lesions in (1.0, 0.0))
+        assert torch.equal(head.structures, without.structures)
+        assert torch.isin(head.structures, white).any()
+    assert min(darker) > 0 and max(darker) > 2 * min(darker)

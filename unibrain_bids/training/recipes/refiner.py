@@ -28,9 +28,10 @@ from unibrain_bids.model.tissues import (
 from unibrain_bids.model.unibrain import Dense, UniBrain
 from unibrain_bids.training.recipes.basis import EVALUATION_SEED, Heads, dice_scores, half_precision
 from unibrain_bids.training.simulation.material import Material
-from unibrain_bids.training.simulation.simulator import ALIGNED, SimulatedHead, simulate
+from unibrain_bids.training.simulation.simulator import ALIGNED, SimulatedHead, SimulationRange, simulate
 
 SPAN = replace(ALIGNED, shape=refiner.SHAPE, spacing=refiner.SPACING)
+TRAINING = replace(SPAN, lesions=0.35)
 # To simulate a head at 1 mm and to look at it takes as long as ten steps: so many are kept, and pieces drawn of them.
 # Several pieces of one head in a row, as in an earlier recipe, taught its contrast instead of any.
 _HEADS = 64
@@ -91,7 +92,7 @@ class RefinerRecipe:
         records = []
         for i in range(scans):
             which = i % len(self.heads.held_out.heads)
-            head, image, dense, coarse = self._look(EVALUATION_SEED + i, self.heads.held_out, which)
+            head, image, dense, coarse = self._look(self.heads.held_out, SPAN, EVALUATION_SEED + i, which)
             with half_precision(image.device):
                 residual = model(image, coarse)
             tissues = model.weigh(coarse.prior.finer(), image, residual)
@@ -101,7 +102,7 @@ class RefinerRecipe:
         return {name: float(np.mean([record[name] for record in records])) for name in records[0]}
 
     def _training_head(self, number: int) -> Seen:
-        head, image, _, coarse = self._look(number, self.heads.training)
+        head, image, _, coarse = self._look(self.heads.training, TRAINING, number)
         box = _brain_box(coarse.mask_logits)
         where = (slice(None), slice(None), *refiner.finer_box(box))
         tissues = tissue_of_class().byte().to(image.device)[head.parts[where].long()]
@@ -110,10 +111,10 @@ class RefinerRecipe:
 
     @torch.no_grad()
     def _look(
-        self, seed: int, material: Material, which: int | None = None
+        self, material: Material, span: SimulationRange, seed: int, which: int | None = None
     ) -> tuple[SimulatedHead, Tensor, Dense, Coarse]:
         """A head, its image without bias field, and what the trained model sees of it."""
-        head = simulate(material, SPAN, seed, which)
+        head = simulate(material, span, seed, which)
         image = functional.avg_pool3d(head.image, refiner.FACTOR)
         smoothness = torch.full((1,), _SMOOTHNESS, device=image.device)
         with half_precision(image.device):

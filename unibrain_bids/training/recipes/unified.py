@@ -20,7 +20,8 @@ from unibrain_bids.training.recipes.parcellation import region_logits_at_cortex,
 from unibrain_bids.training.simulation.simulator import ALIGNED, SimulatedHead, simulate
 
 # Other contrasts are rarer in training than in the evaluation: they were learnt early, and cost the T1-like ones.
-TRAINING = replace(ALIGNED, t1_fraction=0.93)
+# Without lesions in training, those of old brains were taken for grey matter.
+TRAINING = replace(ALIGNED, t1_fraction=0.93, lesions=0.35)
 
 
 class UnifiedRecipe:

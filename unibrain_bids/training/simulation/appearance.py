@@ -18,6 +18,8 @@ _EXTRACEREBRAL = 500
 _WHITE_AND_GREY = (2, 3)
 _WHITE_OF_THE_HINDBRAIN = (7, 16, 28, 46, 60)
 _CEREBELLAR_CORTEX = (8, 47)
+# Lesions lie around the ventricles within some such mm; one is a few such mm wide.
+_AROUND_VENTRICLES_MM, _LESION_MM = 5.0, 7.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,34 @@ def texture(like: torch.Tensor, generator: torch.Generator, device_generator: to
     smooth = functional.interpolate(coarse, size=like.shape[2:], mode="trilinear", align_corners=False)
     share = _uniform(generator)
     return math.sqrt(share) * white + math.sqrt(1 - share) * 1.4 * smooth
+
+
+def add_lesions(
+    clean: torch.Tensor, white: torch.Tensor, ventricles: torch.Tensor, levels: tuple[float, float], spacing: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """White matter that is as dark as grey matter: caps and bands around the ventricles, and patches elsewhere.
+
+    Most brains of sixty years and more have some (leukoaraiosis, Wahlund 2001); they stay white matter in the truth.
+
+    Parameters
+    ----------
+    clean
+        (1, 1, X, Y, Z) intensities.
+    white, ventricles
+        (1, 1, X, Y, Z) part of each voxel that is cerebral white matter, and lateral ventricle.
+    levels
+        Of white and of grey matter.
+    spacing
+        Voxel size in mm.
+    """
+    near = gaussian_blur(ventricles, [_AROUND_VENTRICLES_MM / spacing] * 3)
+    coarse = torch.randn(1, 1, *(max(round(n * spacing / _LESION_MM), 2) for n in clean.shape[2:]), generator=generator)
+    patches = functional.interpolate(coarse.to(clean), size=clean.shape[2:], mode="trilinear", align_corners=True)
+    extent = 1.3 + 1.5 * _uniform(generator)
+    lesion = white * torch.sigmoid(8 * ((4 * near).clamp(max=2) + patches - extent))
+    darkness = 0.3 + 0.9 * _uniform(generator)
+    return clean + lesion * darkness * (levels[1] - levels[0])
 
 
 def draw_log_bias(

@@ -15,6 +15,7 @@ from unibrain_bids.training.simulation.material import Head, Material, is_brain,
 
 # White matter of the normalised brain stands here on the 0..1 scale (FreeSurfer's 110 of 255).
 WHITE_MATTER_LEVEL = 110 / 255
+_WHITE_MATTER, _LATERAL_VENTRICLES, _CORTEX = (2, 41), (4, 43), 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class SimulationRange:
         Whether some scans are stripped, defaced or cropped.
     large_voxels
         Whether some scans have thick slices or larger voxels than the grid's.
+    lesions
+        Part of the scans that have lesions of the white matter (`appearance.add_lesions`).
     """
 
     shape: tuple[int, int, int]
@@ -44,6 +47,7 @@ class SimulationRange:
     bias: float = 0.5
     missing_parts: bool = True
     large_voxels: bool = True
+    lesions: float = 0.0
 
 
 # T1-like heads first: other contrasts join when these are learnt (docs/training-log.md).
@@ -133,7 +137,7 @@ def simulate(
     person = _draw_person(material, span, generator, head=head, anatomy=anatomy, bulge=bulge)
     tissues = appearance.draw_tissues(material, generator, span.t1_fraction)
     labels = _labels_within(person, span.spacing)
-    clean = _clean_image(person, labels, tissues, span, generator, device_generator)
+    clean = _clean_image(person, labels, material, tissues, span, generator, device_generator)
 
     brain = is_brain(person.labels).float()[None, None]
     log_bias = appearance.draw_log_bias(span.shape, generator, device, span.bias)
@@ -246,6 +250,7 @@ def _labels_within(person: _Person, spacing: float) -> torch.Tensor:
 def _clean_image(
     person: _Person,
     labels: torch.Tensor,
+    material: Material,
     tissues: appearance.Tissues,
     span: SimulationRange,
     generator: torch.Generator,
@@ -253,10 +258,31 @@ def _clean_image(
 ) -> torch.Tensor:
     """The image (1, 1, X, Y, Z) without bias field and noise of the scanner: tissues, their texture, resolution."""
     clean = torch.stack([tissues.mean[row_of(part)] for part in labels]).mean(0)[None, None]
+    # Nothing is drawn where no lesions are asked for: seeds mean the same scans there as ever.
+    if span.lesions and float(torch.rand((), generator=generator)) < span.lesions:
+        clean = _with_lesions(clean, material.index[row_of(labels)], material, tissues, span.spacing, generator)
     spread = tissues.sd[row_of(person.labels)][None, None]
     clean = clean + spread * appearance.texture(clean, generator, device_generator)
     clean = appearance.change_contrast(clean, generator)
     return appearance.lower_resolution(clean, span.spacing, generator, large_voxels=span.large_voxels)
+
+
+def _with_lesions(
+    clean: torch.Tensor,
+    numbers: torch.Tensor,
+    material: Material,
+    tissues: appearance.Tissues,
+    spacing: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """`appearance.add_lesions`, from the label numbers (4, X, Y, Z) at four places within each voxel."""
+    white, ventricles = (
+        torch.isin(numbers, torch.tensor(sides, device=numbers.device)).float().mean(0)[None, None]
+        for sides in (_WHITE_MATTER, _LATERAL_VENTRICLES)
+    )
+    level = {number: float(tissues.mean[material.index == number].mean()) for number in (_WHITE_MATTER[0], _CORTEX)}
+    levels = level[_WHITE_MATTER[0]], level[_CORTEX]
+    return appearance.add_lesions(clean, white, ventricles, levels, spacing, generator)
 
 
 def _white_matter_level(clean: torch.Tensor, channels: torch.Tensor) -> float:
