@@ -78,8 +78,9 @@ _ALONE = {
     },
 }
 _SEGMENT = (
-    "The model segmented structures with FreeSurfer's numbers at 2 mm and refined them at 1 mm; each voxel of the scan "
-    "weighed the answer with its own intensity. Grey matter, white matter and cerebrospinal fluid follow from them."
+    "The model segmented structures with FreeSurfer's numbers at 2 mm and refined their tissues at 1 mm (not in scans "
+    "whose voxels are larger than 1.5 mm); each voxel of the scan weighed the answer with its own intensity. Grey "
+    "matter, white matter and cerebrospinal fluid follow from them."
 )
 _REGIONS = (
     "Regions are those of the atlas {}, brought to each brain by deforming the template MNI152NLin2009aSym to it (a "

@@ -94,7 +94,11 @@ def texture(like: torch.Tensor, generator: torch.Generator, device_generator: to
 
 
 def add_lesions(
-    clean: torch.Tensor, white: torch.Tensor, ventricles: torch.Tensor, levels: tuple[float, float], spacing: float,
+    clean: torch.Tensor,
+    white: torch.Tensor,
+    ventricles: torch.Tensor,
+    levels: tuple[float, float],
+    spacing: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
     """White matter that is as dark as grey matter: caps and bands around the ventricles, and patches elsewhere.
