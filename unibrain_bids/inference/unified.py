@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from unibrain_bids.imaging.affines import is_plausible_affine
 from unibrain_bids.imaging.scan import Scan, load_scan
-from unibrain_bids.inference.found import find_brain
+from unibrain_bids.inference.found import Found, find_brain
 from unibrain_bids.inference.loading import Model, load_model
 from unibrain_bids.inference.native import as_float64, assemble, no_brain
 from unibrain_bids.inference.prediction import Prediction
@@ -20,6 +21,7 @@ from unibrain_bids.model.confidence import mask_certainty, movement, outside_vie
 from unibrain_bids.model.gain import refine_log_gain
 from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.locate import Volume, find_head, pull_averaged
+from unibrain_bids.model.unibrain import Dense, averaged
 
 # Where the closed form on the segmented structures would still move the brain by more than this, the head is realigned
 # and looked at once more; where the bias field is stronger than this (standard deviation of its logarithm), up to twice
@@ -44,7 +46,7 @@ def predict(
     smoothness
         NPP's lambda: larger gives a smoother intensity correction (trained for 0.001 to 10).
     mirror
-        Average masks and structures over the head and its mirror image.
+        Average masks and structures over the head and its mirror image as well.
 
     Raises
     ------
@@ -68,7 +70,11 @@ def predict(
 
 @torch.inference_mode()
 def look(scan: Scan, volume: Volume, model: Model, *, smoothness: float = 0.1, mirror: bool = True) -> Look:
-    """Find the head of a scan (whose data `volume` holds), and see it on the model grid; see `predict`."""
+    """Find the head of a scan (whose data `volume` holds), and see it on the model grid; see `predict`.
+
+    Once the head has settled, masks and structures are averaged over the whole head and the head stripped by what was
+    found in it: either sees what the other misses (docs/training-log.md).
+    """
     located = find_head(model.first_look, model.aligner, volume)
     if located is None:
         raise no_brain(scan)
@@ -78,11 +84,10 @@ def look(scan: Scan, volume: Volume, model: Model, *, smoothness: float = 0.1, m
     for attempt in range(_ATTEMPTS):
         image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
         scaled = scale_to_unit(image * correction.exp())
-        dense = model.unibrain.mirrored_mean(scaled, lam) if mirror else model.unibrain.dense(scaled, lam)
-        found = find_brain(dense)
+        whole = model.unibrain.dense(scaled, lam)
+        found = find_brain(whole)
         fitted = model.unibrain.fit(found.structures)[0]
-        proposed = dense.multiplier.log_gain()
-        log_gain = refine_log_gain(image, found.structures, found.brain, proposed, smoothness=smoothness)
+        log_gain = _log_gain(image, found, whole, smoothness)
         shaded = float(log_gain[found.brain > 0.5].std()) > _SHADED
         unsettled = movement(fitted) >= _SETTLED_MM
         if attempt == _ATTEMPTS - 1 or not (shaded or (unsettled and attempt == 0)):
@@ -91,8 +96,32 @@ def look(scan: Scan, volume: Volume, model: Model, *, smoothness: float = 0.1, m
             frame_from_scan = _checked(scan, as_float64(fitted) @ frame_from_scan)
         # The field is smooth: that the head has moved a little under it since does no harm.
         correction = log_gain if shaded else torch.zeros(())
-    outputs = model.unibrain.complete(dense, scaled)
-    return Look(image, scaled, frame_from_scan, located.agreement, outputs, found, fitted, log_gain)
+    stripped = scale_to_unit(image * correction.exp() * _around(found.brain))
+    views = [model.unibrain.dense(stripped, lam), whole]
+    if mirror:
+        views += [model.unibrain.mirrored(view, lam) for view in (stripped, scaled)]
+    dense = averaged(*views)
+    found = find_brain(dense)
+    return Look(
+        image=image,
+        scaled=stripped,
+        frame_from_scan=frame_from_scan,
+        agreement=located.agreement,
+        outputs=model.unibrain.complete(dense, stripped),
+        found=found,
+        fitted=model.unibrain.fit(found.structures)[0],
+        log_gain=_log_gain(image, found, dense, smoothness),
+    )
+
+
+def _around(brain: torch.Tensor) -> torch.Tensor:
+    """Where there is brain (1, 1, X, Y, Z), as 0 or 1, and one voxel around it."""
+    return functional.max_pool3d((brain > 0.5).float(), 3, stride=1, padding=1)
+
+
+def _log_gain(image: torch.Tensor, found: Found, dense: Dense, smoothness: float) -> torch.Tensor:
+    proposed = dense.multiplier.log_gain()
+    return refine_log_gain(image, found.structures, found.brain, proposed, smoothness=smoothness)
 
 
 def as_volume(scan: Scan, device: torch.device) -> Volume:

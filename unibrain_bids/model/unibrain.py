@@ -40,6 +40,16 @@ class Dense:
     """Guessed frame coordinates in mm of the bottleneck's tokens (batch, 3, X/16, Y/16, Z/16)."""
 
 
+def averaged(dense: Dense, *others: Dense) -> Dense:
+    """The first answer, with masks and structures (their logits) averaged over all of them."""
+    answers = (dense, *others)
+    return replace(
+        dense,
+        mask_logits=torch.stack([answer.mask_logits for answer in answers]).mean(0),
+        structure_logits=torch.stack([answer.structure_logits for answer in answers]).mean(0),
+    )
+
+
 @dataclass(frozen=True)
 class Outputs:
     """Everything that one forward pass gives; matrices are in mm.
@@ -151,15 +161,18 @@ class UniBrain(nn.Module):
         fits = [fit_places(w, p, self.places.points) for w, p in zip(mask, dense.places, strict=True)]
         return torch.stack(fits).float()
 
+    def mirrored(self, image: Tensor, smoothness: Tensor) -> Dense:
+        """`dense` of the mirror image, with masks and structures mirrored back (features and fields are not)."""
+        mirror = self.dense(image.flip(2), smoothness)
+        return replace(
+            mirror,
+            mask_logits=mirror.mask_logits.flip(2),
+            structure_logits=mirror.structure_logits.flip(2)[:, frame.flip_permutation()],
+        )
+
     def mirrored_mean(self, image: Tensor, smoothness: Tensor) -> Dense:
         """`dense`, with masks and structures averaged over the head and its mirror image."""
-        dense, mirror = self.dense(image, smoothness), self.dense(image.flip(2), smoothness)
-        structures = mirror.structure_logits.flip(2)[:, frame.flip_permutation()]
-        return replace(
-            dense,
-            mask_logits=(dense.mask_logits + mirror.mask_logits.flip(2)) / 2,
-            structure_logits=(dense.structure_logits + structures) / 2,
-        )
+        return averaged(self.dense(image, smoothness), self.mirrored(image, smoothness))
 
     def forward(self, image: Tensor, smoothness: Tensor, *, mirror: bool = False) -> Outputs:
         """Every output of heads (batch, 1, X, Y, Z), 0..1, on the model grid, at lambda (batch,).
