@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from unibrain_bids.evaluation.heads import muse_heads
 from unibrain_bids.evaluation.metrics import normalised_cross_correlation
 from unibrain_bids.evaluation.registration import TemplateTruth, load_template_truth, warp_to_template
+from unibrain_bids.evaluation.unlabelled import unlabelled_heads
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -157,13 +158,15 @@ def register(tool: str, stripped: Volume, affine: Matrix, template: TemplateTrut
 
 
 def stripped_heads(options: argparse.Namespace, known: dict[str, object]) -> Iterator[tuple[str, Volume, Matrix]]:
-    """Yield name, stripped image and voxel-to-world matrix of the scan asked for, or of the MUSE heads not known."""
+    """Yield name, stripped image and voxel-to-world matrix of the scan asked for, or of the heads not known yet."""
     if options.scan:
         scan, mask = (nib.Nifti1Image.from_filename(path) for path in options.scan)
         stripped = np.where(np.asarray(mask.dataobj) > 0, np.asarray(scan.dataobj, dtype=np.float32), 0)
         yield Path(options.scan[0]).name, stripped, scan.affine
         return
-    for record in muse_heads(options.data):
+    records = muse_heads(options.data)
+    records += unlabelled_heads(options.data, options.unlabelled) if options.unlabelled else []
+    for record in records:
         if record.name in known:
             continue
         head = record.load()
@@ -177,6 +180,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--tool", choices=TOOLS, default="ants", help="which one (default: %(default)s)")
     parser.add_argument("--scan", nargs=2, metavar=("IMAGE", "MASK"), help="this one head instead of the MUSE heads")
+    parser.add_argument("--unlabelled", type=Path, help="folder with masks of heads without labels (benchmarks/n4.py)")
     options = parser.parse_args()
     template = load_template_truth(options.data)
     tool = TOOLS[options.tool]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -80,3 +81,10 @@ def exact(head: LabelledHead, template_from_head: np.ndarray) -> Prediction:
         frame_from_scan=template_from_head,
         intracranial_volume=0.0,
     )
+
+
+@pytest.fixture
+def template_prediction(exact: Prediction) -> Prediction:
+    """The template is the head itself, seen in the frame where `exact` has brought the head."""
+    affine = exact.frame_from_scan @ exact.scan.affine
+    return replace(exact, scan=replace(exact.scan, affine=affine), frame_from_scan=np.eye(4))

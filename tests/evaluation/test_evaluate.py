@@ -94,13 +94,15 @@ def test_parcels_become_structures() -> None:
     assert structures_of_parcels(parcels).ravel().tolist() == [0, 2, 3, 3, 42, 4, 43, 0, IGNORED, IGNORED, 53]
 
 
-def test_failing_heads_do_not_stop_the_rest(head: LabelledHead, exact: Prediction, template: TemplateTruth) -> None:
+def test_failing_heads_do_not_stop_the_rest(
+    head: LabelledHead, exact: Prediction, template: TemplateTruth, template_prediction: Prediction
+) -> None:
     def unreadable() -> LabelledHead:
         raise OSError("truncated file")
 
     lines: list[str] = []
     broken = dataclasses.replace(head, name="broken", structures=head.structures[:5])
-    evaluator = Evaluator(lambda path: exact, template, template_prediction(exact), report=lines.append)
+    evaluator = Evaluator(lambda path: exact, template, template_prediction, report=lines.append)
     records = [HeadRecord("lost", unreadable), HeadRecord("broken", lambda: broken), HeadRecord("tiny", lambda: head)]
     evaluation = evaluator.run("tiny", records)
     assert [scores.name for scores in evaluation.scores] == ["tiny"], evaluation.failures
@@ -111,13 +113,13 @@ def test_failing_heads_do_not_stop_the_rest(head: LabelledHead, exact: Predictio
 
 
 def test_tables_hold_what_was_measured(
-    head: LabelledHead, exact: Prediction, template: TemplateTruth, tmp_path: Path
+    head: LabelledHead, exact: Prediction, template: TemplateTruth, template_prediction: Prediction, tmp_path: Path
 ) -> None:
     peer_file = tmp_path / "peer.json"
     entry = {"template_from_scan": np.eye(4).tolist(), "seconds": 2.0, "cpu_seconds": 1.5}
     peer_file.write_text(json.dumps({"name": "Unmoved", "version": "1", "heads": {"tiny": entry}}))
     peer = Peer.read(peer_file)
-    evaluator = Evaluator(lambda path: exact, template, template_prediction(exact), [peer], lambda line: None)
+    evaluator = Evaluator(lambda path: exact, template, template_prediction, [peer], lambda line: None)
     evaluation = evaluator.run("tiny", [HeadRecord("tiny", lambda: head)])
     files = {path.name: path for path in tables.write_tsv(evaluation, tmp_path / "out")}
     assert set(files) == {"tiny_heads.tsv", "tiny_registration.tsv", "tiny_structures.tsv"}
@@ -150,12 +152,6 @@ def test_unreadable_peer_names_the_file(tmp_path: Path) -> None:
 def test_command_line_explains_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(tmp_path)]) == ExitCode.RESOURCE
     assert str(tmp_path) in capsys.readouterr().err
-
-
-def template_prediction(exact: Prediction) -> Prediction:
-    """The template is the head itself, seen in the frame where `exact` has brought the head."""
-    affine = exact.frame_from_scan @ exact.scan.affine
-    return dataclasses.replace(exact, scan=dataclasses.replace(exact.scan, affine=affine), frame_from_scan=np.eye(4))
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:

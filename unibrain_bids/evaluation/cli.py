@@ -18,10 +18,11 @@ from unibrain_bids import __version__
 from unibrain_bids.errors import ExitCode, UnibrainError
 
 if TYPE_CHECKING:
+    from unibrain_bids.evaluation.evaluate import Predictor
     from unibrain_bids.evaluation.heads import HeadRecord
     from unibrain_bids.inference import AnyModel
 
-SOURCES = ("muse", "simulated")
+SOURCES = ("muse", "simulated", "unlabelled")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         default=Path("../shared/data"),
-        help="folder with atlas/ and muse/ or labelmaps/ (default: %(default)s)",
+        help="folder with atlas/ and muse/, labelmaps/ or ds000011/ and heads/ (default: %(default)s)",
     )
     parser.add_argument("--heads", nargs="+", choices=SOURCES, default=["muse"], help="which heads (default: muse)")
     parser.add_argument("--count", type=int, default=8, help="how many simulated heads (default: %(default)s)")
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--markdown", type=Path, help="also write the tables as one document, e.g. docs/accuracy.md")
     parser.add_argument("--picture", type=Path, help="draw the best and the worst simulated head (PNG)")
     parser.add_argument("--peers", type=Path, nargs="+", default=[], help="JSON files of benchmarks/peers.py")
+    parser.add_argument("--n4", type=Path, help="JSON file of benchmarks/n4.py")
     parser.add_argument("--weights", type=Path, help="weights file (default: those of the package)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number> (default: %(default)s)")
     parser.add_argument("--smoothness", type=float, default=0.1, help="NPP's lambda (default: %(default)s)")
@@ -61,18 +63,20 @@ def build_parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, command: str) -> int:
     from unibrain_bids.evaluation import tables
     from unibrain_bids.evaluation.evaluate import Evaluator
+    from unibrain_bids.evaluation.measures import read_uniformity
     from unibrain_bids.evaluation.pictures import write_pictures
     from unibrain_bids.evaluation.registration import Peer, load_template_truth
     from unibrain_bids.inference import load_model, predict
 
     peers = [Peer.read(path) for path in options.peers]
+    corrected = read_uniformity(options.n4) if options.n4 else {}
     template = load_template_truth(options.data)
-    sources = {name: _records(name, options) for name in options.heads}
     model = load_model(options.device, options.weights)
     predictor = partial(predict, model=model, smoothness=options.smoothness)
+    sources = {name: _records(name, options, predictor) for name in options.heads}
     template_prediction = predictor(template.path)
     report = partial(print, flush=True)
-    evaluator = Evaluator(predictor, template, template_prediction, peers, report)
+    evaluator = Evaluator(predictor, template, template_prediction, peers, report, corrected)
     evaluations = []
     for name, records in sources.items():
         evaluation = evaluator.run(name, records)
@@ -96,11 +100,15 @@ def _run(options: argparse.Namespace, command: str) -> int:
     return ExitCode.SCANS_FAILED if any(evaluation.failures for evaluation in evaluations) else ExitCode.SUCCESS
 
 
-def _records(source: str, options: argparse.Namespace) -> list[HeadRecord]:
+def _records(source: str, options: argparse.Namespace, predictor: Predictor) -> list[HeadRecord]:
     if source == "muse":
         from unibrain_bids.evaluation.heads import muse_heads
 
         return muse_heads(options.data)
+    if source == "unlabelled":
+        from unibrain_bids.evaluation.unlabelled import unlabelled_heads
+
+        return unlabelled_heads(options.data, options.out / "unlabelled", predictor)
     from unibrain_bids.evaluation.simulated import simulated_heads
 
     return simulated_heads(options.data, options.out / "simulated", count=options.count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,6 +81,8 @@ class Evaluator:
         Other tools' affines, scored on the heads that they have registered.
     report
         Takes progress lines.
+    corrected
+        What N4 makes of heads, by name: measures of `uniformity` (benchmarks/n4.py).
     """
 
     predict: Predictor
@@ -88,6 +90,7 @@ class Evaluator:
     template_prediction: Prediction
     peers: Sequence[Peer] = ()
     report: Callable[[str], None] = field(default=print)
+    corrected: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def run(self, source: str, records: Iterable[HeadRecord]) -> Evaluation:
         """Evaluate every head of a source; a head that fails is reported and the rest goes on."""
@@ -108,7 +111,8 @@ class Evaluator:
         prediction = self.predict(head.path)
         seconds = time.perf_counter() - start
         measured = measure(head, prediction)
-        measured = HeadMeasures({**measured.values, "seconds": seconds}, measured.structures)
+        others = self.corrected.get(head.name, {})
+        measured = HeadMeasures({**measured.values, **others, "seconds": seconds}, measured.structures)
         return HeadScores(
             head.name, measured, (*self._own_registrations(head, prediction), *self._peer_registrations(head))
         )
@@ -136,6 +140,8 @@ class Evaluator:
 
 def _progress_line(scores: HeadScores) -> str:
     values, affine = scores.measures.values, scores.registrations[0].scores
+    if not scores.measures.structures:
+        return f"{scores.name}: WM CV {values['wm_cv_output']:.3f}, affine NCC {affine.ncc:.3f}"
     return (
         f"{scores.name}: mask Dice {values['mask_dice']:.3f}, structures {values['structure_dice']:.3f}, "
         f"tissues {values['tissue_dice']:.3f}, affine {affine.mean_dice:.3f}, {values['seconds']:.1f} s"

@@ -64,6 +64,9 @@ class LabelledHead:
     bias, clean
         Simulated heads only, float32: the multiplicative field that the scan was spoilt with, up to a factor, and
         the stripped brain without it (noise included: a correction multiplies, it does not denoise).
+    labelled
+        False where nobody has labelled the head: mask and tissues are then our own, structures unknown
+        (`evaluation/unlabelled.py`).
     """
 
     name: str
@@ -75,6 +78,7 @@ class LabelledHead:
     tissues: NDArray[np.uint8]
     bias: NDArray[np.float32] | None = None
     clean: NDArray[np.float32] | None = None
+    labelled: bool = True
 
     @property
     def spacing(self) -> NDArray[np.float64]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unibrain_bids.errors import ResourceError
 from unibrain_bids.evaluation import metrics
 from unibrain_bids.evaluation.heads import IGNORED, TISSUES, LabelledHead
 from unibrain_bids.labels import LabelTable
@@ -49,9 +52,14 @@ UNIFORMITY = (
         3,
         "joint variation of the scan: sd of GM plus sd of WM, over the distance of their means.",
     ),
-    Measure("cjv_output", "CJV after", 3, "the same after bias correction; lower is better."),
+    Measure("cjv_n4", "CJV, N4", 3, "the same after N4 with ANTsPy's defaults, which gets the true *solid* mask."),
+    Measure("cjv_output", "CJV after", 3, "the same after our bias correction; lower is better."),
     Measure("wm_cv_input", "WM CV before", 3, "standard deviation over mean in the true white matter of the scan."),
-    Measure("wm_cv_output", "WM CV after", 3, "the same after bias correction; lower is better."),
+    Measure("wm_cv_n4", "WM CV, N4", 3, "the same after N4."),
+    Measure("wm_cv_output", "WM CV after", 3, "the same after our bias correction; lower is better."),
+    Measure("gm_cv_input", "GM CV before", 3, "standard deviation over mean in the true grey matter of the scan."),
+    Measure("gm_cv_n4", "GM CV, N4", 3, "the same after N4."),
+    Measure("gm_cv_output", "GM CV after", 3, "the same after our bias correction; lower is better."),
 )
 SIMULATED = (
     Measure(
@@ -103,6 +111,9 @@ def measure(head: LabelledHead, prediction: Prediction) -> HeadMeasures:
     """
     if prediction.mask.shape != head.structures.shape:
         raise ValueError(f"{head.path}: prediction {prediction.mask.shape} and truth {head.structures.shape} differ.")
+    even = uniformity(head, head.image, "input") | uniformity(head, prediction.preproc, "output")
+    if not head.labelled:
+        return HeadMeasures(even, {})
     structures = _structure_dice(head.structures, prediction.structures)
     values = mask_measures(head, prediction.mask)
     sides_merged = _structure_dice(_merged(head.structures), _merged(prediction.structures))
@@ -110,7 +121,7 @@ def measure(head: LabelledHead, prediction: Prediction) -> HeadMeasures:
         "structure_dice": metrics.mean_of_known(structures.values()),
         "structure_dice_merged": metrics.mean_of_known(sides_merged.values()),
     }
-    values |= _tissue_measures(head, prediction.tissues) | _uniformity_measures(head, prediction.preproc)
+    values |= _tissue_measures(head, prediction.tissues) | even
     if head.bias is not None:
         values |= _bias_measures(head.bias, prediction.gain, head.masks["solid"])
     if head.clean is not None:
@@ -146,13 +157,31 @@ def _tissue_measures(head: LabelledHead, tissues: NDArray) -> dict[str, float]:
     return {"tissue_dice": metrics.mean_of_known(dice.values()), **values}
 
 
-def _uniformity_measures(head: LabelledHead, preproc: NDArray) -> dict[str, float]:
-    gray, white = head.tissues == TISSUES["GM"], head.tissues == TISSUES["WM"]
-    values = {}
-    for when, image in (("input", head.image), ("output", preproc)):
-        values[f"cjv_{when}"] = metrics.coefficient_of_joint_variation(image[gray], image[white])
-        values[f"wm_cv_{when}"] = metrics.coefficient_of_variation(image[white])
-    return values
+def uniformity(head: LabelledHead, image: NDArray, when: str) -> dict[str, float]:
+    """How even the tissues of an image on the head's grid are: `UNIFORMITY`'s keys that end with `when`."""
+    gray, white = image[head.tissues == TISSUES["GM"]], image[head.tissues == TISSUES["WM"]]
+    return {
+        f"cjv_{when}": metrics.coefficient_of_joint_variation(gray, white),
+        f"wm_cv_{when}": metrics.coefficient_of_variation(white),
+        f"gm_cv_{when}": metrics.coefficient_of_variation(gray),
+    }
+
+
+def read_uniformity(path: Path) -> dict[str, dict[str, float]]:
+    """Measures of `uniformity` by the heads' names, as benchmarks/n4.py writes them.
+
+    Raises
+    ------
+    ResourceError
+        If the file is missing or is no such JSON.
+    """
+    try:
+        heads = json.loads(path.read_text())["heads"]
+        return {name: {key: float(value) for key, value in values.items()} for name, values in heads.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResourceError(
+            f"{path}: cannot be read as measures of heads ({error!r}).", "Make it with benchmarks/n4.py."
+        ) from error
 
 
 def _bias_measures(bias: NDArray, gain: NDArray, solid: NDArray[np.bool_]) -> dict[str, float]:

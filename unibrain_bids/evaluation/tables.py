@@ -33,6 +33,10 @@ grid, at its own resolution.
   `predict`.
 """
 
+_UNLABELLED = """\
+Nobody has labelled these heads: mask, grey and white matter are those that ours finds, for every method alike.
+"""
+
 REGISTRATION = (
     Measure("warped_dice", "warped-structure Dice", 3, ""),
     Measure("ncc", "NCC", 3, ""),
@@ -127,7 +131,7 @@ def _registration_rows(evaluation: Evaluation) -> list[dict[str, object]]:
 
 def _structure_rows(evaluation: Evaluation) -> list[dict[str, object]]:
     """One row a structure: mean Dice over the heads, then each head's, then the mean of each method's warped Dice."""
-    if not evaluation.scores:
+    if not any(scores.measures.structures for scores in evaluation.scores):
         return []
     methods = [found.method for found in evaluation.scores[0].registrations]
     rows: list[dict[str, object]] = []
@@ -162,11 +166,14 @@ def _cell(value: object, decimals: int = 5) -> str:
 
 def _source_sections(evaluation: Evaluation) -> list[str]:
     parts = [f"## Heads: {evaluation.source}"]
+    if evaluation.scores and not any(scores.measures.structures for scores in evaluation.scores):
+        parts.append(_UNLABELLED)
     for title, measures in SECTIONS.items():
         if present := _present(evaluation, measures):
             parts += [f"### {title} ({evaluation.source})", _head_table(evaluation, present)]
     if evaluation.scores:
         parts += [f"### Registration ({evaluation.source})", _registration_means(evaluation)]
+    if _structure_rows(evaluation):
         parts += [f"### Structures ({evaluation.source})", _structure_table(evaluation)]
     if evaluation.failures:
         failed = "\n".join(f"* {failure.name}: {failure.reason}" for failure in evaluation.failures)
