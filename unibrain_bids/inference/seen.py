@@ -21,13 +21,13 @@ class Look:
     image
         (1, 1, X, Y, Z) the scan on the model grid, in its own intensities.
     scaled
-        (1, 1, X, Y, Z) what went in of it at last, 0..1: the brain and what lies right around it.
+        (1, 1, X, Y, Z) what went in of it, 0..1.
     frame_from_scan
         (4, 4) float64, mm: where that grid stood.
     agreement
         Of the second look with the atlas (`model.locate.Located`).
     outputs
-        What came out.
+        What came out, at last of the stripped head as well.
     found
         The brain in it.
     fitted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -78,40 +79,64 @@ def look(scan: Scan, volume: Volume, model: Model, *, smoothness: float = 0.1, m
     located = find_head(model.first_look, model.aligner, volume)
     if located is None:
         raise no_brain(scan)
-    frame_from_scan = _checked(scan, located.frame_from_world)
+    lam = torch.full((1,), smoothness, device=model.device)
+    glance = _settle(scan, volume, model, located.frame_from_world, smoothness)
+    stripped = scale_to_unit(glance.image * glance.correction.exp() * _around(glance.found.brain))
+    views = [model.unibrain.dense(stripped, lam), glance.dense]
+    if mirror:
+        views += [model.unibrain.mirrored(view, lam) for view in (stripped, glance.scaled)]
+    dense = averaged(*views)
+    found = find_brain(dense)
+    return Look(
+        image=glance.image,
+        scaled=glance.scaled,
+        frame_from_scan=glance.frame_from_scan,
+        agreement=located.agreement,
+        outputs=model.unibrain.complete(dense, stripped),
+        found=found,
+        fitted=model.unibrain.fit(found.structures)[0],
+        log_gain=_log_gain(glance.image, found, dense, smoothness),
+    )
+
+
+@dataclass(frozen=True)
+class _Glance:
+    """The whole head, seen once: as in `Look`, with the logarithm of what its intensities were corrected by before."""
+
+    image: torch.Tensor
+    scaled: torch.Tensor
+    correction: torch.Tensor
+    frame_from_scan: NDArray[np.float64]
+    dense: Dense
+    found: Found
+
+
+def _settle(
+    scan: Scan, volume: Volume, model: Model, frame_from_scan: NDArray[np.floating], smoothness: float
+) -> _Glance:
+    """See the whole head, again where it stands off or is shaded (`_ATTEMPTS`)."""
+    frame_from_scan = _checked(scan, frame_from_scan)
     lam = torch.full((1,), smoothness, device=model.device)
     correction = torch.zeros(())
     for attempt in range(_ATTEMPTS):
         image = pull_averaged(volume, np.linalg.inv(frame_from_scan), model.unibrain.points, frame.SPACING)
         scaled = scale_to_unit(image * correction.exp())
-        whole = model.unibrain.dense(scaled, lam)
-        found = find_brain(whole)
+        dense = model.unibrain.dense(scaled, lam)
+        found = find_brain(dense)
+        glance = _Glance(image, scaled, correction, frame_from_scan, dense, found)
+        if attempt == _ATTEMPTS - 1:
+            break
         fitted = model.unibrain.fit(found.structures)[0]
-        log_gain = _log_gain(image, found, whole, smoothness)
+        log_gain = _log_gain(image, found, dense, smoothness)
         shaded = float(log_gain[found.brain > 0.5].std()) > _SHADED
         unsettled = movement(fitted) >= _SETTLED_MM
-        if attempt == _ATTEMPTS - 1 or not (shaded or (unsettled and attempt == 0)):
+        if not (shaded or (unsettled and attempt == 0)):
             break
         if unsettled:
             frame_from_scan = _checked(scan, as_float64(fitted) @ frame_from_scan)
         # The field is smooth: that the head has moved a little under it since does no harm.
         correction = log_gain if shaded else torch.zeros(())
-    stripped = scale_to_unit(image * correction.exp() * _around(found.brain))
-    views = [model.unibrain.dense(stripped, lam), whole]
-    if mirror:
-        views += [model.unibrain.mirrored(view, lam) for view in (stripped, scaled)]
-    dense = averaged(*views)
-    found = find_brain(dense)
-    return Look(
-        image=image,
-        scaled=stripped,
-        frame_from_scan=frame_from_scan,
-        agreement=located.agreement,
-        outputs=model.unibrain.complete(dense, stripped),
-        found=found,
-        fitted=model.unibrain.fit(found.structures)[0],
-        log_gain=_log_gain(image, found, dense, smoothness),
-    )
+    return glance
 
 
 def _around(brain: torch.Tensor) -> torch.Tensor:

@@ -75,7 +75,7 @@ class Fitted:
         return self.head.scores(self.described(cohort))
 
     def described(self, cohort: Cohort) -> Cohort:
-        """The cohort as this model sees it, in the way of inference (both the head and its mirror image)."""
+        """The cohort as this model sees whole heads and their mirror images; inference sees stripped ones as well."""
         assert cohort.scans is not None
         seen = [self._describe(name) for name in cohort.scans.tolist()]
         regions, whole, networks = (np.stack(part) for part in zip(*seen, strict=True))
