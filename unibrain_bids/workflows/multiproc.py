@@ -23,6 +23,7 @@ from unibrain_bids.workflows.logs import start_logging
 
 # Modules that every worker needs: loaded once, in the process that all workers are forked from.
 PRELOADED = ["nipype.pipeline.engine", "torch", "unibrain_bids.interfaces.predict"]
+_PATIENCE_SECONDS = 5.0
 
 
 def _start_worker(cwd: str, log_file: Path | None, verbosity: int) -> None:
@@ -58,9 +59,12 @@ class SafeMultiProcPlugin(MultiProcPlugin):
         except BaseException:
             for process in list((self.pool._processes or {}).values()):
                 process.terminate()
-            # Waiting costs nothing, as the workers are ending, and Python would do it at its exit; there, though, the
-            # pool's thread may close its pipe just as it is woken through it (seen in CPython 3.11: OSError).
-            self.pool.shutdown(wait=True, cancel_futures=True)
+            # Python joins the pool's thread at its exit, but may wake it through a pipe that the thread is just closing
+            # (seen in CPython 3.11: OSError): it is given the time to end before. It may be stuck, so not for ever.
+            thread: Any = self.pool._executor_manager_thread
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            if thread is not None:
+                thread.join(_PATIENCE_SECONDS)
             raise
 
     def _async_callback(self, args: Future[dict[str, Any]]) -> None:
