@@ -58,6 +58,15 @@ def test_the_field_is_found(head: Tensor, probability: Tensor) -> None:
     assert error(refined(head, probability, truth), truth, probability) < 0.27 * float(truth[brain].std())
 
 
+def test_a_field_that_darkens_the_cerebellum_is_no_contrast(head: Tensor, probability: Tensor) -> None:
+    height = frame.points()[None, None, ..., 2]
+    truth = 0.3 * torch.sigmoid(-(height + 30) / 15)
+    corrected = head * torch.exp(refined(head, probability, truth) - truth)
+    winner = torch.tensor([0, *frame.STRUCTURES])[probability[0].argmax(0)][None, None]
+    cerebrum, cerebellum = (corrected[torch.isin(winner, torch.tensor(pair))].median() for pair in ((2, 41), (7, 46)))
+    assert float(cerebellum / cerebrum) == pytest.approx(1.0, abs=0.02)
+
+
 def test_where_there_is_no_field_none_is_made_up(head: Tensor, probability: Tensor) -> None:
     assert error(refined(head, probability, wave(0)), wave(0), probability) < 0.005
 

@@ -1,8 +1,8 @@
 """The smooth gain, fitted in closed form to the white matter that the network has found.
 
 The network proposes the logarithm of a gain that removes the bias field. Here it is fitted anew to the scan itself:
-in each kind of white matter the logarithm of the intensities should be the same everywhere, so that what is left of
-them, smoothed, is the field (as in the segmentations of SPM, FAST and SAMSEG). Class statistics, memberships and field
+the logarithm of the white matter's intensities should be the same everywhere, so that what is left of them, smoothed,
+is the field (as in the segmentations of SPM, FAST and SAMSEG). Class statistics, memberships and field
 are estimated in turn; the network's gain is where they start. Grey matter is left out: partial volume with the sulci
 makes it a witness of the cortex's folding rather than of the coils.
 
@@ -45,7 +45,9 @@ _NARROWEST = 0.03
 _DARKEST = 0.02
 # The spread (of log intensities) and the distance from every class that is granted to what is no structure.
 _OTHER_SPREAD, _OTHER_DISTANCE = 0.3, 2.0
-_WHITE = ((2, 41), (7, 46))
+# White matter of cerebrum and cerebellum, together: with a level of its own, the cerebellum's would take a coil's fall
+# towards the neck for contrast and keep it (docs/training-log.md).
+_WHITE = (2, 41, 7, 46)
 _OTHERS = (
     (3, 42), (8, 47), (10, 49), (11, 50), (12, 51), (13, 52), (16,), (17, 53), (18, 54), (26, 58), (28, 60),
     (4, 5, 14, 15, 43, 44),
@@ -54,7 +56,7 @@ _OTHERS = (
 
 @dataclass(frozen=True)
 class _Voxels:
-    """What the fit looks at: N voxels of the brain, each class's prior (classes + 1, N), the last being "other"."""
+    """What the fit looks at: N voxels of the brain, each class's prior (classes + 1, N), white first, "other" last."""
 
     places: tuple[Tensor, Tensor, Tensor]
     log_intensity: Tensor
@@ -80,18 +82,17 @@ def refine_log_gain(image: Tensor, probability: Tensor, brain: Tensor, start: Te
     Returns
     -------
     Tensor
-        (1, 1, X, Y, Z) float32, smooth over the whole grid; `start` where there is no white matter to go by.
+        (1, 1, X, Y, Z) float32, smooth over the whole grid; `start` if there is no white matter to go by.
     """
     voxels = _voxels(image, probability, brain)
     field, belief = _CosineField(start.device), _Belief()
     log_gain, coefficients = start[0, 0].double(), None
     for _ in range(_ROUNDS):
         membership, mean, spread = _memberships(voxels.prior, voxels.log_intensity + log_gain[voxels.places])
-        weight = membership[: len(_WHITE)].square() / spread[: len(_WHITE), None].square()
+        weight = (membership[0] / spread[0]).square()
         if float(weight.sum()) <= 0:
             return start
-        residual = (weight * (mean[: len(_WHITE), None] - voxels.log_intensity)).sum(0)
-        cells = field.gather(voxels.places, weight.sum(0), residual)
+        cells = field.gather(voxels.places, weight, weight * (mean[0] - voxels.log_intensity))
         coefficients, belief = field.learn(cells, belief)
         log_gain = field.on_grid(coefficients)
     stiffer = replace(belief, stiffness=belief.stiffness * smoothness / _NEUTRAL_SMOOTHNESS)
@@ -106,7 +107,7 @@ def _voxels(image: Tensor, probability: Tensor, brain: Tensor) -> _Voxels:
         inside &= intensity > _DARKEST * intensity[inside].median()
     channel = {number: i + 1 for i, number in enumerate(frame.STRUCTURES)}
     found = probability[0][(slice(None), *grid)][:, inside].double()
-    classes = [found[[channel[number] for number in group]].sum(0) for group in _WHITE + _OTHERS]
+    classes = [found[[channel[number] for number in group]].sum(0) for group in (_WHITE, *_OTHERS)]
     prior = torch.stack([*classes, 1 - torch.stack(classes).sum(0)]).clamp(min=1e-6)
     x, y, z = (_STEP // 2 + _STEP * place for place in inside.nonzero(as_tuple=True))
     return _Voxels((x, y, z), intensity[inside].log(), prior)
