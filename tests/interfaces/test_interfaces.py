@@ -40,7 +40,7 @@ def native(prediction, tmp_path_factory):
 @pytest.fixture
 def template():
     affine = nib.affines.from_matvec(np.diag([4.0, 4.0, 4.0]), [-80, -90, -80])
-    nothing = AlignedBrain(torch.zeros(frame.SHAPE).long(), torch.zeros(frame.SHAPE))
+    nothing = AlignedBrain(torch.zeros(frame.SHAPE).long(), torch.zeros(frame.SHAPE), torch.zeros(frame.SHAPE))
     return Template(TEMPLATE, (40, 45, 40), affine, np.eye(4), nothing)
 
 

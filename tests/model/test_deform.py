@@ -35,8 +35,8 @@ def moving(fixed: AlignedBrain, bend: NDArray[np.float64]) -> AlignedBrain:
     """The fixed brain bent: what lies at x lay at x + bend(x)."""
     places = np.indices(frame.SHAPE) + bend / frame.SPACING
     channels = ndimage.map_coordinates(fixed.channels.numpy(), places, order=0)
-    image = ndimage.map_coordinates(fixed.image.numpy(), places, order=1)
-    return AlignedBrain(torch.from_numpy(channels), torch.from_numpy(image))
+    image, tissues = (ndimage.map_coordinates(part.numpy(), places, order=1) for part in (fixed.image, fixed.tissues))
+    return AlignedBrain(torch.from_numpy(channels), torch.from_numpy(image), torch.from_numpy(tissues))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_what_fits_already_stays(fixed: AlignedBrain) -> None:
 
 
 def test_brains_without_a_common_structure_stay(fixed: AlignedBrain) -> None:
-    nothing = AlignedBrain(torch.zeros_like(fixed.channels), fixed.image)
+    nothing = AlignedBrain(torch.zeros_like(fixed.channels), fixed.image, fixed.tissues)
     assert not deform(fixed, nothing).forward.any()
 
 

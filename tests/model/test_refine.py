@@ -72,8 +72,17 @@ def test_bias_and_scale_of_the_intensities_do_not_decide(fixed, image, structure
     assert distance(found.moving_from_fixed, truth) < 1.0
 
 
+def test_tissues_are_painted_and_intensities_keep_their_scale(fixed: AlignedBrain, image, structures) -> None:  # type: ignore[no-untyped-def]
+    twice = align_brain(2 * image, structures, AFFINE, np.eye(4))
+    torch.testing.assert_close(twice.tissues, fixed.tissues)
+    torch.testing.assert_close(twice.image, 2 * fixed.image)
+    white = torch.isin(fixed.channels, torch.tensor([frame.STRUCTURES.index(number) + 1 for number in (2, 41)]))
+    assert float(fixed.tissues[white].median()) == pytest.approx(1.0)
+    assert float(fixed.tissues[fixed.image == 0].max()) == 0.0
+
+
 def test_nothing_in_common_leaves_the_closed_form(fixed: AlignedBrain) -> None:
-    nothing = AlignedBrain(torch.zeros_like(fixed.channels), torch.zeros_like(fixed.image))
+    nothing = AlignedBrain(torch.zeros_like(fixed.channels), fixed.image, torch.zeros_like(fixed.tissues))
     found = refine(fixed, nothing)
     np.testing.assert_array_equal(found.moving_from_fixed, np.eye(4))
     assert found.overlap == 0

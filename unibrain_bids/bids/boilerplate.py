@@ -55,7 +55,7 @@ _PREPROC = (
 _MASK = "The brain was extracted by the model; the mask includes ventricles and closed sulci."
 _REGISTER = (
     "An affine transform to {} was found by registering the image and the template to the frame of the model, and "
-    "refined on the overlap of their structures and the correlation of their intensities; images were resampled once."
+    "refined on the overlap of their structures and the correlation of their tissues; images were resampled once."
 )
 _DEFORM = (
     "On top of it, a diffeomorphism (the exponential of a stationary velocity field with values every 8 mm) was fitted "

@@ -44,7 +44,7 @@ class Template:
     frame_from_template
         (4, 4) template world to population frame, RAS mm.
     brain
-        Its structures and intensities there.
+        Its structures, intensities and tissues there.
     """
 
     name: str
@@ -117,6 +117,7 @@ def save_template(template: Template, path: Path) -> None:
         frame_from_template=template.frame_from_template,
         channels=template.brain.channels.numpy().astype(np.uint8),
         image=template.brain.image.numpy(),
+        tissues=template.brain.tissues.numpy(),
     )
 
 
@@ -125,7 +126,7 @@ def read_template(path: Path) -> Template:
     with np.load(path) as stored:
         x, y, z = stored["shape"].tolist()
         channels = torch.from_numpy(stored["channels"].astype(np.int64))
-        brain = AlignedBrain(channels, torch.from_numpy(stored["image"]))
+        brain = AlignedBrain(channels, torch.from_numpy(stored["image"]), torch.from_numpy(stored["tissues"]))
         return Template(str(stored["name"]), (x, y, z), stored["affine"], stored["frame_from_template"], brain)
 
 

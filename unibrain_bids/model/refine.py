@@ -1,8 +1,9 @@
 """The affine of two brains that the model has brought into its frame, refined on what it found in them.
 
 The closed form brings every brain near to its place. From there twelve parameters are optimised on two things
-together: the overlap of the segmented structures, and the correlation of the intensities within the brain. The first
-keeps the second from sliding along sulci, the second sees what the segmentation got wrong.
+together: the overlap of the segmented structures, and the correlation of the brains' tissues, painted as an ideal
+T1-weighted scan would show them. The first keeps the second from sliding along sulci. The scan's own intensities take
+no part: painted brains of two scans of one head are more alike than the scans (docs/training-log.md).
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from torch.nn import functional
 from unibrain_bids.model import frame
 from unibrain_bids.model.locate import Volume, pull_averaged
 from unibrain_bids.model.spatial import sample, transform_points
+from unibrain_bids.model.tissues import tissue_of_class
 
-# Structures and intensities of the moving brain are averaged over so many voxels (4 mm) around each corner of its
+# Structures and tissues of the moving brain are averaged over so many voxels (4 mm) around each corner of its
 # grid, and looked up at every second voxel of the fixed one: more places gained less than .01 Dice on real heads.
 _STEP = 2
 _OPTIONS = {"maxiter": 30, "maxfun": 40}
 # Voice of the correlation against that of the overlap, in which a structure counts with this power of its size: small
 # structures are the noisiest. Chosen for scans of one head to land close together (docs/training-log.md).
 _CORRELATION_VOICE, _SIZE_POWER = 1.0, 0.5
+# What fluid, grey and white matter are painted with.
+_PAINT = (0.2, 0.7, 1.0)
 # One unit of the linear part moves the border of a brain by as many mm as one unit of the shift.
 _RADIUS_MM = 80.0
 # A refinement beyond this is none: the closed form is usually within 5 mm.
@@ -45,10 +49,13 @@ class AlignedBrain:
         (X, Y, Z) int64, the model's channel of each voxel's structure (`frame.STRUCTURES` from 1), 0 for none.
     image
         (X, Y, Z) float32, intensities on any scale; zero outside the brain.
+    tissues
+        (X, Y, Z) float32, the painted tissues; zero outside the brain.
     """
 
     channels: Tensor
     image: Tensor
+    tissues: Tensor
 
     def shares(self) -> Tensor:
         """Return what each channel has of each voxel, (1 + structures, X, Y, Z): 0 or 1."""
@@ -67,7 +74,7 @@ class Refinement:
     overlap
         Mean soft Dice of the structures at 4 mm, 0..1.
     correlation
-        Of the intensities within the structures, -1..1.
+        Of the scans' own intensities within the structures, -1..1.
     """
 
     moving_from_fixed: NDArray[np.float64]
@@ -111,10 +118,14 @@ def align_brain(
     world_from_frame = np.linalg.inv(frame_from_world)
     voxel_from_frame = torch.from_numpy(np.linalg.inv(affine) @ world_from_frame).float()
     places = transform_points(voxel_from_frame[None], points)
-    data = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    intensity = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+    painted = torch.tensor(_PAINT)[tissue_of_class()[channels.long()]] * ((intensity != 0) | (channels > 0))
+    data = torch.stack([intensity, painted])[None]
+    averaged = pull_averaged(Volume(data, affine), world_from_frame, points, frame.SPACING)[0]
     return AlignedBrain(
         channels=sample(channels[None, None], places, mode="nearest")[0, 0].long(),
-        image=pull_averaged(Volume(data, affine), world_from_frame, points, frame.SPACING)[0, 0],
+        image=averaged[0],
+        tissues=averaged[1],
     )
 
 
@@ -149,24 +160,23 @@ def refine(fixed: AlignedBrain, moving: AlignedBrain) -> Refinement:
     matrix = _affine(torch.from_numpy(found.x).float())
     if not _is_small(matrix):
         matrix = torch.eye(4)
-    dice, correlation = comparison.at(matrix)
-    return Refinement(matrix.double().numpy(), float(dice.mean()), float(correlation))
+    dice, _ = comparison.at(matrix)
+    return Refinement(matrix.double().numpy(), float(dice.mean()), comparison.of_intensities(matrix))
 
 
 class _Comparison:
-    """Places of the fixed brain in all structures; the moving brain's structures and intensities, smoothed to 4 mm."""
+    """Places of the fixed brain in all structures; the moving brain's structures and tissues, smoothed to 4 mm."""
 
     def __init__(self, fixed: AlignedBrain, moving: AlignedBrain) -> None:
         every = (slice(None, None, _STEP),) * 3
         inside = fixed.channels[every] > 0
         self.points = frame.points()[every][inside]
         self.channel = fixed.channels[every][inside]
-        self.intensity = fixed.image[every][inside]
+        self.tissue, self.intensity = fixed.tissues[every][inside], fixed.image[every][inside]
         shares = moving.shares()
-        shares[0] = moving.image
+        shares[0] = moving.tissues
         count = len(shares)
-        # Smoothed but not thinned out: a coarser grid's own places would decide where the brain comes to lie.
-        self.volume = functional.avg_pool3d(shares[None], _STEP, stride=1)[0]
+        self.volume, self.image = _smooth(shares), _smooth(moving.image[None])
         self.moving_size = self.volume[1:].sum((1, 2, 3)) / _STEP**3
         self.fixed_size = torch.bincount(self.channel, minlength=count)[1:].float()
         self.known = (self.moving_size > 0) & (self.fixed_size > 0)
@@ -174,16 +184,18 @@ class _Comparison:
         self.weight = weight / weight.sum()
 
     def at(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor]:
-        """Soft Dice of the known structures and correlation after an affine (4, 4), both differentiable."""
+        """Soft Dice of the known structures and correlation of the tissues after an affine (4, 4), differentiable."""
         voxels = self._voxels(moving_from_fixed)
         found = read_own_channel(self.volume, self.channel, voxels)
         common = torch.zeros(len(self.volume)).index_add(0, self.channel, found)[1:]
         # Where the affine enlarges the step from fixed to moving, the moving structures get fewer voxels.
         moving_size = self.moving_size / torch.linalg.det(moving_from_fixed[:3, :3])
         dice = (2 * common / (moving_size + self.fixed_size))[self.known]
-        values = read_own_channel(self.volume, torch.zeros_like(self.channel), voxels)
-        a, b = values - values.mean(), self.intensity - self.intensity.mean()
-        return dice, (a * b).sum() / (a.square().sum() * b.square().sum() + 1e-12).sqrt()
+        return dice, _correlation(self.volume, voxels, self.tissue)
+
+    def of_intensities(self, moving_from_fixed: Tensor) -> float:
+        """Correlation of the scans' intensities after an affine (4, 4)."""
+        return float(_correlation(self.image, self._voxels(moving_from_fixed), self.intensity))
 
     def cost(self, parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """What is minimised over the twelve parameters, and its gradient."""
@@ -197,6 +209,18 @@ class _Comparison:
     def _voxels(self, moving_from_fixed: Tensor) -> Tensor:
         points = self.points @ moving_from_fixed[:3, :3].T + moving_from_fixed[:3, 3]
         return points / frame.SPACING + (torch.tensor(self.volume.shape[1:]) - 1) / 2
+
+
+def _smooth(volume: Tensor) -> Tensor:
+    # Smoothed but not thinned out: a coarser grid's own places would decide where the brain comes to lie.
+    return functional.avg_pool3d(volume[None], _STEP, stride=1)[0]
+
+
+def _correlation(volume: Tensor, voxels: Tensor, values: Tensor) -> Tensor:
+    """Of the first channel of a volume (channels, X, Y, Z), read at voxels (N, 3), with values (N,)."""
+    found = read_own_channel(volume, torch.zeros(len(voxels), dtype=torch.int64), voxels)
+    a, b = found - found.mean(), values - values.mean()
+    return (a * b).sum() / (a.square().sum() * b.square().sum() + 1e-12).sqrt()
 
 
 def _affine(parameters: Tensor) -> Tensor:
