@@ -72,7 +72,9 @@ def test_bias_and_scale_of_the_intensities_do_not_decide(fixed, image, structure
     assert distance(found.moving_from_fixed, truth) < 1.0
 
 
-def test_tissues_are_painted_and_intensities_keep_their_scale(fixed: AlignedBrain, image, structures) -> None:  # type: ignore[no-untyped-def]
+def test_tissues_are_painted_and_intensities_keep_their_scale(
+    fixed: AlignedBrain, image: NDArray[np.floating], structures: NDArray[np.integer]
+) -> None:
     twice = align_brain(2 * image, structures, AFFINE, np.eye(4))
     torch.testing.assert_close(twice.tissues, fixed.tissues)
     torch.testing.assert_close(twice.image, 2 * fixed.image)

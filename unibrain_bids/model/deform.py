@@ -2,7 +2,7 @@
 
 What moves is a stationary velocity field (Arsigny 2006; as in DARTEL and VoxelMorph) on a coarse grid in the population
 frame. Its exponential is a diffeomorphism, that of its negative the inverse. It is fitted, for each pair of brains, to
-what the affine is refined on (`refine`): the structures that the model has found, and the intensities within them.
+the structures that the model has found, and the intensities within them (the affine, `refine`, sees no intensities).
 """
 
 from __future__ import annotations
