@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def content(path: Path) -> bytes:
-    """What a file holds. Not its gzip stream: isal was once seen to pack the same content otherwise in a busy machine."""
+    """What a file holds. Not its gzip stream: isal was once seen to pack the same content otherwise."""
     return decompressed(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
