@@ -39,9 +39,10 @@ def save_image(
 ) -> None:
     """Write a NIfTI-1 image, gzipped if the name ends in `.gz`.
 
-    The bytes depend on the arguments alone (and on the gzip library: isal's where it can be imported, else zlib's): no
-    time, no file name. sform and qform hold the same affine; where the affine is sheared, which a qform cannot hold,
-    the qform is left unset.
+    The bytes depend on the arguments alone (and on the gzip library: isal's where it can be imported, else zlib's;
+    equal content was once packed differently in CI, see docs/limitations.md): no time, no file name.
+    sform and qform hold the same affine; where the affine is sheared, which a qform cannot hold, the qform is left
+    unset.
 
     Parameters
     ----------
