@@ -60,15 +60,24 @@ def test_probabilities_of_a_tissue_s_structures_add_up() -> None:
 
 
 def test_a_tissue_has_the_intensities_of_the_structures_that_may_lie_there() -> None:
-    """Between pallidum and thalamus grey matter is brighter than in the cortex; two of them widen the spread."""
+    """Between pallidum and thalamus grey matter is brighter than in the cortex; how far they lie apart is spread, too."""
     contrast = known({3: (60.0, 5.0), 13: (90.0, 3.0), 10: (80.0, 4.0), 2: (100.0, 5.0), 0: (10.0, 6.0)})
     cortex = TissuePrior.of(one_voxel({3: 0.6, 2: 0.3, 0: 0.1}), contrast)
     assert cortex.mean.flatten().tolist() == pytest.approx([10, 60, 100], abs=1.5)
-    assert float(cortex.spread[0, GRAY]) == pytest.approx(5, abs=0.6)
+    assert float(cortex.spread) == pytest.approx(((36 + 25 + 25) / 3) ** 0.5, abs=0.6)
     deep = TissuePrior.of(one_voxel({13: 0.25, 10: 0.25, 2: 0.5}), contrast)
     assert float(deep.mean[0, GRAY]) == pytest.approx(85, abs=0.5)
-    assert float(deep.spread[0, GRAY]) == pytest.approx((3.5**2 + 5**2) ** 0.5, abs=0.6)
+    # The fluid, which is not there, has the usual spread: half of the distance from grey to white matter.
+    assert float(deep.spread) == pytest.approx(((3.5**2 + 5**2 + 5**2 + 20**2) / 3) ** 0.5, abs=0.6)
     assert deep.logits.exp().flatten().tolist() == pytest.approx([0, 0.5, 0.5], abs=1e-3)
+
+
+def test_a_voxel_that_two_tissues_share_is_undecided() -> None:
+    """However differently their intensities scatter: the half-way intensity says nothing."""
+    prior = TissuePrior.of(one_voxel({3: 0.5, 2: 0.5}), known({3: (60.0, 12.0), 2: (100.0, 4.0)}))
+    middle, *sides = (prior.log_likelihood(torch.full((1, 1, 1, 1, 1), level)).flatten() for level in (80.0, 75.0, 85.0))
+    assert float(middle[GRAY]) == pytest.approx(float(middle[WHITE]), abs=0.05)
+    assert [int(side.argmax()) for side in sides] == [GRAY, WHITE]
 
 
 def test_where_intensities_are_not_known_the_levels_stand_for_them() -> None:

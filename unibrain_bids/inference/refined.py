@@ -51,7 +51,7 @@ class Refined:
     structures_seen
         (1, 1 + structures, X, Y, Z) logarithms of the structures' probabilities on the model's grid.
     prior
-        (1, 9, X, Y, Z) what each place there says of its tissue (`TissuePrior.channels`).
+        (1, 7, X, Y, Z) what each place there says of its tissue (`TissuePrior.channels`).
     residual
         (1, 3, 2X, 2Y, 2Z) the refiner's.
     evidence

@@ -48,14 +48,17 @@ def tissue_log_probability(structures: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TissuePrior:
-    """What a place says of its tissue before its intensity is seen; (1, 3, X, Y, Z), or (1, 3, N) at voxels.
+    """What a place says of its tissue before its intensity is seen.
 
     Attributes
     ----------
     logits
-        Logarithms of the tissues' probabilities.
-    mean, spread
-        The intensities that each tissue has there: those of the structures of that tissue that may lie there.
+        (1, 3, X, Y, Z), or (1, 3, N) at voxels: logarithms of the tissues' probabilities.
+    mean
+        The same shape: the intensity that each tissue has there, that of its structures that may lie there.
+    spread
+        (1, 1, ...): how far intensities stray from it, in all tissues alike. A voxel that two tissues share in equal
+        parts lies half-way between their means; spreads of their own would give it to the one that strays more.
     """
 
     logits: Tensor
@@ -78,16 +81,16 @@ class TissuePrior:
         total = total + _RAREST
         mean = (first + _RAREST * level) / total
         variance = (second + _RAREST * (level.square() + usual**2)) / total - mean.square()
-        spread = variance.clamp(min=levels.narrowest**2 / 4).sqrt()
+        spread = variance.mean(1, keepdim=True).clamp(min=levels.narrowest**2 / 4).sqrt()
         return cls(tissue_log_probability(structures), mean, spread)
 
     @classmethod
     def from_channels(cls, channels: Tensor) -> TissuePrior:
         """The inverse of `channels`."""
-        return cls(*channels.split(TISSUES, dim=1))
+        return cls(*channels.split([TISSUES, TISSUES, 1], dim=1))
 
     def channels(self) -> Tensor:
-        """All of it as one tensor (1, 9, ...)."""
+        """All of it as one tensor (1, 7, ...)."""
         return torch.cat([self.logits, self.mean, self.spread], dim=1)
 
     def finer(self) -> TissuePrior:
@@ -96,5 +99,4 @@ class TissuePrior:
 
     def log_likelihood(self, intensity: Tensor) -> Tensor:
         """Of each tissue (1, 3, ...) at intensities (1, 1, ...), up to a constant."""
-        deviation = ((intensity - self.mean) / self.spread).square().div(-2).clamp(min=-_LOUDEST)
-        return deviation - self.spread.log()
+        return ((intensity - self.mean) / self.spread).square().div(-2).clamp(min=-_LOUDEST)
