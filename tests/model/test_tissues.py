@@ -60,8 +60,11 @@ def test_probabilities_of_a_tissue_s_structures_add_up() -> None:
 
 
 def test_a_tissue_has_the_intensities_of_the_structures_that_may_lie_there() -> None:
-    """Between pallidum and thalamus grey matter is brighter than in the cortex; how far they lie apart is spread, too."""
-    contrast = known({3: (60.0, 5.0), 13: (90.0, 3.0), 10: (80.0, 4.0), 2: (100.0, 5.0), 0: (10.0, 6.0)})
+    """Between pallidum and thalamus grey matter is brighter than in the cortex; how far they lie apart is spread, too.
+
+    Fluid is what it is in the ventricles (10), not what sulci that share their voxels with cortex show of it (25).
+    """
+    contrast = known({3: (60.0, 5.0), 13: (90.0, 3.0), 10: (80.0, 4.0), 2: (100.0, 5.0), 0: (25.0, 6.0)})
     cortex = TissuePrior.of(one_voxel({3: 0.6, 2: 0.3, 0: 0.1}), contrast)
     assert cortex.mean.flatten().tolist() == pytest.approx([10, 60, 100], abs=1.5)
     assert float(cortex.spread) == pytest.approx(((36 + 25 + 25) / 3) ** 0.5, abs=0.6)

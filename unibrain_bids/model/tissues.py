@@ -55,7 +55,8 @@ class TissuePrior:
     logits
         (1, 3, X, Y, Z), or (1, 3, N) at voxels: logarithms of the tissues' probabilities.
     mean
-        The same shape: the intensity that each tissue has there, that of its structures that may lie there.
+        The same shape: the intensity that each tissue has there, that of its structures that may lie there; of fluid,
+        that of the ventricles.
     spread
         (1, 1, ...): how far intensities stray from it, in all tissues alike. A voxel that two tissues share in equal
         parts lies half-way between their means; spreads of their own would give it to the one that strays more.
@@ -71,7 +72,9 @@ class TissuePrior:
         levels, evidence = contrast.levels, contrast.evidence
         same = functional.one_hot(tissue_of_class(), TISSUES).T.to(structures)
         weight = torch.where(evidence.known, same, torch.zeros_like(same))
-        mean, spread = (torch.where(evidence.known, x, torch.zeros_like(x)) for x in (evidence.mean, evidence.spread))
+        # Fluid in sulci shares its voxels with cortex, so that what is seen of it is too bright: the ventricles' is pure.
+        means = torch.where(same[FLUID] > 0, levels.csf, evidence.mean)
+        mean, spread = (torch.where(evidence.known, x, torch.zeros_like(x)) for x in (means, evidence.spread))
         powers = torch.cat([weight, weight * mean, weight * (mean.square() + spread.square())])
         # One voxel is one row: the digits of nine rows would depend on the number of threads.
         sums = (structures.exp().flatten(2)[0].T @ powers.T).T.unflatten(1, structures.shape[2:])[None]
