@@ -14,8 +14,10 @@ from scipy import ndimage
 
 from unibrain_bids.errors import DeviceError, ResourceError
 from unibrain_bids.inference import named_network, resolve_device, resource
+from unibrain_bids.inference.found import Found, strip
 from unibrain_bids.labels import LabelTable
 from unibrain_bids.model.confidence import mask_certainty, movement, structure_certainty, tilt
+from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.locate import fill_holes, largest_component
 from unibrain_bids.model.parcellation import region_numbers
 
@@ -71,6 +73,14 @@ def test_movement_and_tilt_tell_how_far_a_head_stands_off() -> None:
     shift = torch.eye(4)
     shift[:3, 3] = torch.tensor([3.0, 0.0, 4.0])
     assert movement(shift) == pytest.approx(5) and movement(torch.eye(4)) == 0
+
+
+def test_a_head_is_stripped_a_voxel_beyond_what_was_found() -> None:
+    brain, image = torch.zeros(1, 1, 9, 9, 9), torch.rand(1, 1, 9, 9, 9) + 1
+    brain[..., 3:6, 3:6, 3:6], brain[..., 0, 0, 0] = 0.9, 0.4
+    near = torch.zeros_like(image)
+    near[..., 2:7, 2:7, 2:7] = 1
+    torch.testing.assert_close(strip(image, Found(brain, brain, brain)), scale_to_unit(near * image))
 
 
 def test_structures_are_judged_within_the_brain() -> None:

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from unibrain_bids.imaging.affines import is_plausible_affine
 from unibrain_bids.imaging.scan import Scan, load_scan
-from unibrain_bids.inference.found import Found, find_brain
+from unibrain_bids.inference.found import Found, find_brain, see_stripped, strip
 from unibrain_bids.inference.loading import Model, load_model
 from unibrain_bids.inference.native import as_float64, assemble, no_brain
 from unibrain_bids.inference.prediction import Prediction
@@ -22,7 +21,7 @@ from unibrain_bids.model.confidence import mask_certainty, movement, outside_vie
 from unibrain_bids.model.gain import refine_log_gain
 from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.locate import Volume, find_head, pull_averaged
-from unibrain_bids.model.unibrain import Dense, averaged
+from unibrain_bids.model.unibrain import Dense
 
 # Where the closed form on the segmented structures would still move the brain by more than this, the head is realigned
 # and looked at once more; where the bias field is stronger than this (standard deviation of its logarithm), up to twice
@@ -73,19 +72,15 @@ def predict(
 def look(scan: Scan, volume: Volume, model: Model, *, smoothness: float = 0.1, mirror: bool = True) -> Look:
     """Find the head of a scan (whose data `volume` holds), and see it on the model grid; see `predict`.
 
-    Once the head has settled, masks and structures are averaged over the whole head and the head stripped by what was
-    found in it: either sees what the other misses (docs/training-log.md).
+    Once the head has settled, it is seen stripped by what was found in it as well.
     """
     located = find_head(model.first_look, model.aligner, volume)
     if located is None:
         raise no_brain(scan)
     lam = torch.full((1,), smoothness, device=model.device)
     glance = _settle(scan, volume, model, located.frame_from_world, smoothness)
-    stripped = scale_to_unit(glance.image * glance.correction.exp() * _around(glance.found.brain))
-    views = [model.unibrain.dense(stripped, lam), glance.dense]
-    if mirror:
-        views += [model.unibrain.mirrored(view, lam) for view in (stripped, glance.scaled)]
-    dense = averaged(*views)
+    stripped = strip(glance.image * glance.correction.exp(), glance.found)
+    dense = see_stripped(model.unibrain, stripped, glance.scaled, glance.dense, lam, mirror=mirror)
     found = find_brain(dense)
     return Look(
         image=glance.image,
@@ -137,11 +132,6 @@ def _settle(
         # The field is smooth: that the head has moved a little under it since does no harm.
         correction = log_gain if shaded else torch.zeros(())
     return glance
-
-
-def _around(brain: torch.Tensor) -> torch.Tensor:
-    """Where there is brain (1, 1, X, Y, Z), as 0 or 1, and one voxel around it."""
-    return functional.max_pool3d((brain > 0.5).float(), 3, stride=1, padding=1)
 
 
 def _log_gain(image: torch.Tensor, found: Found, dense: Dense, smoothness: float) -> torch.Tensor:

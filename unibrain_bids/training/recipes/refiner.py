@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unibrain_bids.inference.found import find_brain
+from unibrain_bids.inference.found import find_brain, see_stripped, strip
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.blocks import twice_as_fine
 from unibrain_bids.model.contrast import learn_contrast
@@ -118,7 +118,7 @@ class RefinerRecipe:
         image = functional.avg_pool3d(head.image, refiner.FACTOR)
         smoothness = torch.full((1,), _SMOOTHNESS, device=image.device)
         with half_precision(image.device):
-            dense = self.trained.mirrored_mean(scale_to_unit(image), smoothness)
+            dense = self._see(image, smoothness)
         found = find_brain(dense)
         proposed = dense.multiplier.log_gain()
         log_gain = refine_log_gain(image, found.structures, found.brain, proposed, smoothness=_SMOOTHNESS)
@@ -127,6 +127,12 @@ class RefinerRecipe:
         inside = found.brain[0, 0] > 0.5
         contrast = learn_contrast(corrected[(0, 0, *every)][inside], found.structures[0][:, inside])
         return head, corrected, dense, Coarse.of(dense, contrast)
+
+    def _see(self, image: Tensor, smoothness: Tensor) -> Dense:
+        # As it will be seen when the refiner is at work (`inference.unified.look`).
+        whole = scale_to_unit(image)
+        seen = self.trained.dense(whole, smoothness)
+        return see_stripped(self.trained, strip(image, find_brain(seen)), whole, seen, smoothness)
 
 
 def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
