@@ -78,7 +78,8 @@ def test_a_tissue_has_the_intensities_of_the_structures_that_may_lie_there() -> 
 def test_a_voxel_that_two_tissues_share_is_undecided() -> None:
     """However differently their intensities scatter: the half-way intensity says nothing."""
     prior = TissuePrior.of(one_voxel({3: 0.5, 2: 0.5}), known({3: (60.0, 12.0), 2: (100.0, 4.0)}))
-    middle, *sides = (prior.log_likelihood(torch.full((1, 1, 1, 1, 1), level)).flatten() for level in (80.0, 75.0, 85.0))
+    scans = (torch.full((1, 1, 1, 1, 1), level) for level in (80.0, 75.0, 85.0))
+    middle, *sides = (prior.log_likelihood(scan).flatten() for scan in scans)
     assert float(middle[GRAY]) == pytest.approx(float(middle[WHITE]), abs=0.05)
     assert [int(side.argmax()) for side in sides] == [GRAY, WHITE]
 

@@ -72,7 +72,7 @@ class TissuePrior:
         levels, evidence = contrast.levels, contrast.evidence
         same = functional.one_hot(tissue_of_class(), TISSUES).T.to(structures)
         weight = torch.where(evidence.known, same, torch.zeros_like(same))
-        # Fluid in sulci shares its voxels with cortex, so that what is seen of it is too bright: the ventricles' is pure.
+        # Fluid in sulci shares its voxels with cortex, so that it looks too bright there; the ventricles' is pure.
         means = torch.where(same[FLUID] > 0, levels.csf, evidence.mean)
         mean, spread = (torch.where(evidence.known, x, torch.zeros_like(x)) for x in (means, evidence.spread))
         powers = torch.cat([weight, weight * mean, weight * (mean.square() + spread.square())])
