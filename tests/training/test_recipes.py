@@ -248,6 +248,11 @@ def test_export_joins_the_averaged_weights_of_the_runs(tmp_path: Path, monkeypat
     assert torch.equal(replaced["refiner.weight"], again.weight.half())
     assert torch.equal(replaced["unibrain.network.weight"], stored["unibrain.network.weight"])
 
+    monkeypatch.setattr(sys, "argv", ["export", *words, "--share", "0.25"])
+    export.main()
+    mean = 0.75 * stored["refiner.weight"].float() + 0.25 * again.weight
+    torch.testing.assert_close(load_file(second)["refiner.weight"], mean.detach().half())
+
 
 class _Idle:
     """A recipe whose model is trained already."""

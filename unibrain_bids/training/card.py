@@ -43,7 +43,7 @@ def facts(weights: Path) -> str:
     if "preset" in metadata:
         elsewhere = "Figures beside the unified model: `docs/experiments.md`."
     rows = [
-        f"| {name} | {run['steps']} | {', '.join(f'{key} {value:.3g}' for key, value in run['held_out'].items())} |"
+        f"| {name} | {_steps(run)} | {', '.join(f'{key} {value:.3g}' for key, value in run['held_out'].items())} |"
         for name, run in runs.items()
     ]
     parameters = ", ".join(f"{name} {size / 1e6:.2f} M" for name, size in sizes.items())
@@ -71,6 +71,11 @@ Figures on simulated scans of the held-out label maps 13-16, at the end of each 
 {elsewhere}
 
 """
+
+
+def _steps(run: dict[str, float]) -> str:
+    share = f", weighed {run['share']:g} against the weights before" if "share" in run else ""
+    return f"{run['steps']}{share}"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Usage:
 
     python -m unibrain_bids.training.export --first-look runs/first-look --aligner runs/aligner --unified runs/unified
         --parcellation runs/parcellation --network runs/network --refiner runs/refiner --out FILE.safetensors
-    python -m unibrain_bids.training.export --base OLD.safetensors --refiner runs/refiner --out FILE.safetensors
+    python -m unibrain_bids.training.export --base OLD.safetensors --refiner runs/refiner [--share 0.25] --out FILE.safetensors
     python -m unibrain_bids.training.export --published npp-small runs/npp-small --out FILE.safetensors
 """
 
@@ -54,7 +54,8 @@ _UNIFIED = {
 def unified_states(args: argparse.Namespace) -> tuple[dict[str, object], dict[str, Tensor]]:
     """Facts of the runs, and the averaged weights that they have trained, on top of those of `--base`.
 
-    A part of a module (its network, say) that has a run of its own takes the place of the module's.
+    A part of a module (its network, say) that has a run of its own takes the place of the module's. With a `--share`
+    below 1, the rest of each weight is the base's: a mean of weights between those that training went from and to.
     """
     facts: dict[str, object] = {}
     tensors: dict[str, Tensor] = {}
@@ -64,10 +65,15 @@ def unified_states(args: argparse.Namespace) -> tuple[dict[str, object], dict[st
     for option, module in _UNIFIED.items():
         folder = getattr(args, option)
         if folder is not None:
-            tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{module}.")}
-            state = average_of(folder / "checkpoint.pt")
-            tensors |= {f"{module}.{key}": tensor for key, tensor in state.items()}
-            facts[module.removeprefix("unibrain.")] = run_facts(folder)
+            before = {key: tensors.pop(key).float() for key in list(tensors) if key.startswith(f"{module}.")}
+            state = {f"{module}.{key}": tensor for key, tensor in average_of(folder / "checkpoint.pt").items()}
+            fact = run_facts(folder)
+            if args.share < 1:
+                state = {key: before[key].lerp(tensor, args.share) for key, tensor in state.items()}
+                # The run's figures are not those of the mean.
+                fact |= {"share": args.share, "held_out": {}}
+            tensors |= state
+            facts[module.removeprefix("unibrain.")] = fact
     return facts, tensors
 
 
@@ -81,10 +87,14 @@ def main() -> None:
     parser.add_argument("--network", type=Path, help="folder of the run")
     parser.add_argument("--refiner", type=Path, help="folder of the run")
     parser.add_argument("--base", type=Path, help="weights of the unified model that keep what no run is given for")
+    text = "of the runs' weights, the rest being those of --base (default: 1)"
+    parser.add_argument("--share", type=float, default=1.0, help=text)
     text = "a paper's own system by itself: its recipe, and the folder of the run"
     parser.add_argument("--published", nargs=2, metavar=("RECIPE", "FOLDER"), help=text)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if args.share < 1 and not args.base:
+        parser.error("--share needs --base")
     name, preset = "unified", {}
     if args.published:
         recipe, folder = args.published
