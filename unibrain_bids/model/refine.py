@@ -24,9 +24,11 @@ from unibrain_bids.model.locate import Volume, pull_averaged
 from unibrain_bids.model.spatial import sample, transform_points
 from unibrain_bids.model.tissues import tissue_of_class
 
-# Structures and tissues of the moving brain are averaged over so many voxels (4 mm) around each corner of its
-# grid, and looked up at every second voxel of the fixed one: more places gained less than .01 Dice on real heads.
+# Structures and tissues of the moving brain are averaged over so many voxels (4 mm, at first 12) around each corner
+# of its grid, and looked up at every second voxel of the fixed one: more places gained less than .01 Dice on real
+# heads. Begun at 4 mm, one of three scans of a head stopped .9 mm away from the others (docs/training-log.md).
 _STEP = 2
+_FINE, _COARSE = 2, 6
 _OPTIONS = {"maxiter": 30, "maxfun": 40}
 # Voice of the correlation against that of the overlap, in which a structure counts with this power of its size: small
 # structures are the noisiest. Chosen for scans of one head to land close together (docs/training-log.md).
@@ -138,21 +140,22 @@ def refine_twice(
 ) -> Refinement:
     """Refine the affine to a brain that lies on its own grid; parameters as of `align_brain`.
 
-    The second time the brain is sampled where the first has led, so that the result depends less on the start, and two
-    scans of one head land closer together.
+    First on a blurred brain, whose one optimum is wide; then on a sharper one, sampled where the first has led, so that
+    the result depends less on the start, and two scans of one head land closer together.
     """
-    first = refine(fixed, align_brain(image, structures, affine, frame_from_world))
+    first = refine(fixed, align_brain(image, structures, affine, frame_from_world), width=_COARSE)
     nearer = np.linalg.inv(first.moving_from_fixed) @ frame_from_world
     second = refine(fixed, align_brain(image, structures, affine, nearer))
     return replace(second, moving_from_fixed=first.moving_from_fixed @ second.moving_from_fixed)
 
 
-def refine(fixed: AlignedBrain, moving: AlignedBrain) -> Refinement:
+def refine(fixed: AlignedBrain, moving: AlignedBrain, *, width: int = _FINE) -> Refinement:
     """Optimise the affine from the fixed brain to the moving one, from the identity on.
 
-    Brains that share no structure agree by 0, and nothing is moved.
+    Brains that share no structure agree by 0, and nothing is moved. `width` is what the moving brain is averaged over,
+    in voxels.
     """
-    comparison = _Comparison(fixed, moving)
+    comparison = _Comparison(fixed, moving, width)
     if not comparison.known.any():
         return Refinement(np.eye(4), 0.0, 0.0)
     # scipy's, as `torch.optim` imports torch's compiler first: two seconds.
@@ -165,9 +168,9 @@ def refine(fixed: AlignedBrain, moving: AlignedBrain) -> Refinement:
 
 
 class _Comparison:
-    """Places of the fixed brain in all structures; the moving brain's structures and tissues, smoothed to 4 mm."""
+    """Places of the fixed brain in all structures; the moving brain's structures and tissues, smoothed."""
 
-    def __init__(self, fixed: AlignedBrain, moving: AlignedBrain) -> None:
+    def __init__(self, fixed: AlignedBrain, moving: AlignedBrain, width: int) -> None:
         every = (slice(None, None, _STEP),) * 3
         inside = fixed.channels[every] > 0
         self.points = frame.points()[every][inside]
@@ -176,7 +179,7 @@ class _Comparison:
         shares = moving.shares()
         shares[0] = moving.tissues
         count = len(shares)
-        self.volume, self.image = _smooth(shares), _smooth(moving.image[None])
+        self.volume, self.image = _smooth(shares, width), _smooth(moving.image[None], width)
         self.moving_size = self.volume[1:].sum((1, 2, 3)) / _STEP**3
         self.fixed_size = torch.bincount(self.channel, minlength=count)[1:].float()
         self.known = (self.moving_size > 0) & (self.fixed_size > 0)
@@ -211,9 +214,11 @@ class _Comparison:
         return points / frame.SPACING + (torch.tensor(self.volume.shape[1:]) - 1) / 2
 
 
-def _smooth(volume: Tensor) -> Tensor:
+def _smooth(volume: Tensor, width: int) -> Tensor:
     # Smoothed but not thinned out: a coarser grid's own places would decide where the brain comes to lie.
-    return functional.avg_pool3d(volume[None], _STEP, stride=1)[0]
+    for kernel in ((width, 1, 1), (1, width, width)):
+        volume = functional.avg_pool3d(volume, kernel, stride=1)
+    return volume
 
 
 def _correlation(volume: Tensor, voxels: Tensor, values: Tensor) -> Tensor:
