@@ -65,6 +65,14 @@ def test_two_starts_end_at_one_place(fixed, image, structures, make_affine) -> N
     assert distance(np.linalg.inv(worlds[0]), truth) < 0.5
 
 
+def test_the_way_is_found_from_far(fixed, image, structures, make_affine) -> None:  # type: ignore[no-untyped-def]
+    """Without the blurred brain first it ends twice as far off."""
+    truth = make_affine((10, -8, 10), (1.08, 1.08, 1.08), (8, -8, 8)).numpy()
+    world = refine_twice(fixed, image, structures, truth @ AFFINE, np.eye(4)).worlds(np.eye(4), np.eye(4))
+    assert distance(np.eye(4), truth) > 15
+    assert distance(np.linalg.inv(world), truth) < 0.4
+
+
 def test_bias_and_scale_of_the_intensities_do_not_decide(fixed, image, structures, make_affine) -> None:  # type: ignore[no-untyped-def]
     truth = make_affine((3, 2, -4), (1.04, 0.97, 1), (2, 3, -3)).numpy()
     spoilt = 700 * image * np.linspace(0.8, 1.2, image.shape[1])[None, :, None]
