@@ -4,7 +4,8 @@ Usage:
 
     python -m unibrain_bids.training.export --first-look runs/first-look --aligner runs/aligner --unified runs/unified
         --parcellation runs/parcellation --network runs/network --refiner runs/refiner --out FILE.safetensors
-    python -m unibrain_bids.training.export --base OLD.safetensors --refiner runs/refiner [--share 0.25] --out FILE.safetensors
+    python -m unibrain_bids.training.export --base OLD.safetensors --refiner runs/refiner [--share 0.25]
+        --out FILE.safetensors
     python -m unibrain_bids.training.export --published npp-small runs/npp-small --out FILE.safetensors
 """
 
