@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -65,7 +67,12 @@ def test_two_starts_end_at_one_place(fixed, image, structures, make_affine) -> N
     assert distance(np.linalg.inv(worlds[0]), truth) < 0.5
 
 
-def test_the_way_is_found_from_far(fixed, image, structures, make_affine) -> None:  # type: ignore[no-untyped-def]
+def test_the_way_is_found_from_far(
+    fixed: AlignedBrain,
+    image: NDArray[np.floating],
+    structures: NDArray[np.integer],
+    make_affine: Callable[..., torch.Tensor],
+) -> None:
     """Without the blurred brain first it ends twice as far off."""
     truth = make_affine((10, -8, 10), (1.08, 1.08, 1.08), (8, -8, 8)).numpy()
     world = refine_twice(fixed, image, structures, truth @ AFFINE, np.eye(4)).worlds(np.eye(4), np.eye(4))

@@ -74,7 +74,7 @@ class Refinement:
     moving_from_fixed
         (4, 4) float64, frame mm; the identity where no better one was found.
     overlap
-        Mean soft Dice of the structures at 4 mm, 0..1.
+        Mean soft Dice of the structures, 0..1, the moving ones averaged over the width compared (at last 4 mm).
     correlation
         Of the scans' own intensities within the structures, -1..1.
     """

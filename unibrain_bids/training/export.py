@@ -94,8 +94,8 @@ def main() -> None:
     parser.add_argument("--published", nargs=2, metavar=("RECIPE", "FOLDER"), help=text)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    if args.share < 1 and not args.base:
-        parser.error("--share needs --base")
+    if not 0 < args.share <= 1 or (args.share < 1 and not args.base):
+        parser.error("--share is above 0 and at most 1, and needs --base below 1")
     name, preset = "unified", {}
     if args.published:
         recipe, folder = args.published
