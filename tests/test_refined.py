@@ -98,7 +98,8 @@ def test_mask_is_read_where_the_scan_s_voxels_lie(frame_from_voxel: np.ndarray, 
 def test_slabs_change_nothing(frame_from_voxel: np.ndarray, seen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     network = Refiner(4, 8, 8).eval()
-    torch.nn.init.normal_(network.residual.weight, std=0.3)
+    for layer in (network.residual, network.structures):
+        torch.nn.init.normal_(layer.weight, std=0.3)
     answers = []
     monkeypatch.setattr(room, "_COARSE_SCAN", 5.0)
     for thickness in (7, 200):

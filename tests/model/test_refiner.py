@@ -9,8 +9,8 @@ from torch.nn import functional
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.contrast import Contrast, Levels, learn_contrast
 from unibrain_bids.model.evidence import Evidence
-from unibrain_bids.model.refiner import Coarse, Refiner, finer_box
-from unibrain_bids.model.tissues import TissuePrior, log_probability
+from unibrain_bids.model.refiner import Coarse, Refiner, finer_box, structures_of
+from unibrain_bids.model.tissues import TissuePrior, log_probability, tissue_of_class
 
 CLASSES = len(frame.STRUCTURES) + 1
 
@@ -20,29 +20,49 @@ def network() -> Refiner:
     """Untrained, but for a residual that is not zero."""
     torch.manual_seed(0)
     result = Refiner(4, 8, 8).eval()
-    torch.nn.init.normal_(result.residual.weight, std=0.3)
+    for layer in (result.residual, result.structures):
+        torch.nn.init.normal_(layer.weight, std=0.3)
     return result
 
 
 def coarse(*shape: int, contrast: Contrast | None = None) -> Coarse:
     evidence = Evidence(torch.rand(CLASSES), 0.2 + torch.rand(CLASSES), torch.rand(CLASSES) > 0.3)
     contrast = contrast or Contrast(Levels(0.2, 0.5, 0.9), evidence)
-    prior = TissuePrior.of(log_probability(torch.randn(1, CLASSES, *shape)), contrast)
-    return Coarse(torch.rand(1, 4, *shape), torch.randn(1, 1, *shape), prior, contrast.levels)
+    structures = log_probability(torch.randn(1, CLASSES, *shape))
+    prior = TissuePrior.of(structures, contrast)
+    return Coarse(torch.rand(1, 4, *shape), torch.randn(1, 1, *shape), structures, prior, contrast.levels)
 
 
 @torch.no_grad()
 def test_begins_at_the_interpolated_and_weighed_answer() -> None:
     network, before, image = Refiner(4, 8, 8), coarse(6, 5, 4), torch.rand(1, 1, 12, 10, 8)
     residual = network(image, before)
-    assert residual.shape == (1, 3, 12, 10, 8) and not residual.any()
+    assert residual.tissues.shape == (1, 3, 12, 10, 8) and not residual.tissues.any()
+    assert residual.structures.shape == (1, CLASSES, 6, 5, 4) and not residual.structures.any()
     logits, mean, spread = (
         functional.interpolate(x, scale_factor=2, mode="trilinear")
         for x in (before.prior.logits, before.prior.mean, before.prior.spread)
     )
     likelihood = torch.distributions.Normal(mean, spread).log_prob(image)
     expected = (logits + 0.5 * likelihood).log_softmax(1)
-    torch.testing.assert_close(network.weigh(before.prior.finer(), image, residual), expected, atol=1e-4, rtol=1e-4)
+    found = network.weigh(before.prior.finer(), image, residual.tissues)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_structures_share_out_what_the_tissues_have() -> None:
+    """Each tissue keeps its probability; within it, structures stand as place and intensity have them."""
+    torch.manual_seed(0)
+    tissues, structures = torch.randn(1, 3, 50).log_softmax(1), torch.randn(1, CLASSES, 50).log_softmax(1)
+    evidence = Evidence(torch.rand(CLASSES), 0.2 + torch.rand(CLASSES), torch.ones(CLASSES, dtype=torch.bool))
+    intensity = torch.rand(1, 1, 50)
+    posterior = structures_of(tissues, structures, intensity, evidence).exp()
+    likelihood = torch.distributions.Normal(evidence.mean[:, None], evidence.spread[:, None]).log_prob(intensity)
+    seen = (structures + 0.5 * likelihood).softmax(1)
+    for tissue in range(3):
+        same = tissue_of_class() == tissue
+        torch.testing.assert_close(posterior[:, same].sum(1), tissues[:, tissue].exp())
+        share = seen[:, same] / seen[:, same].sum(1, keepdim=True)
+        torch.testing.assert_close(posterior[:, same], share * tissues[:, tissue : tissue + 1].exp())
 
 
 @torch.no_grad()
@@ -53,8 +73,11 @@ def test_a_piece_and_its_surroundings_say_what_the_whole_says(network: Refiner) 
     part = network(image[(..., *finer_box(box))], whole.piece(box))
     inner = slice(2 * refiner.REACH, 2 * (17 - refiner.REACH))
     here = slice(2 * (3 + refiner.REACH), 2 * (20 - refiner.REACH))
-    torch.testing.assert_close(part[:, :, inner], everything[:, :, here])
-    assert not torch.allclose(part[:, :, :2], everything[:, :, 6:8])
+    torch.testing.assert_close(part.tissues[:, :, inner], everything.tissues[:, :, here])
+    assert not torch.allclose(part.tissues[:, :, :2], everything.tissues[:, :, 6:8])
+    inner, here = slice(refiner.REACH, 17 - refiner.REACH), slice(3 + refiner.REACH, 20 - refiner.REACH)
+    torch.testing.assert_close(part.structures[:, :, inner], everything.structures[:, :, here])
+    assert not torch.allclose(part.structures[:, :, :1], everything.structures[:, :, 3:4])
 
 
 @torch.no_grad()
@@ -67,5 +90,5 @@ def test_the_scan_s_scale_changes_nothing(network: Refiner) -> None:
         torch.manual_seed(1)
         before = coarse(6, 5, 4, contrast=learn_contrast(scale * intensity, structures))
         residual = network(scale * image, before)
-        answers.append(network.weigh(before.prior.finer(), scale * image, residual))
+        answers.append(network.weigh(before.prior.finer(), scale * image, residual.tissues))
     torch.testing.assert_close(answers[0], answers[1], atol=1e-3, rtol=1e-3)

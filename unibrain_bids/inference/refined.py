@@ -14,12 +14,12 @@ from unibrain_bids.inference.seen import Look
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.blocks import twice_as_fine
 from unibrain_bids.model.contrast import Contrast, learn_contrast
-from unibrain_bids.model.evidence import Evidence, weigh
+from unibrain_bids.model.evidence import Evidence
 from unibrain_bids.model.locate import Volume, fill_holes, pull, pull_averaged
 from unibrain_bids.model.native import NativeGrid
-from unibrain_bids.model.refiner import Box, Coarse, Refiner, box_around, finer_box
+from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual, box_around, finer_box, structures_of
 from unibrain_bids.model.spatial import sample
-from unibrain_bids.model.tissues import TISSUES, TissuePrior, log_probability, tissue_log_probability, tissue_of_class
+from unibrain_bids.model.tissues import TISSUES, TissuePrior
 
 # Voxels of 2 mm along x that are refined at once, besides those around them that they depend on.
 _SLAB = 24
@@ -49,11 +49,12 @@ class Refined:
     places
         (N, 3) in voxels of the model's grid.
     structures_seen
-        (1, 1 + structures, X, Y, Z) logarithms of the structures' probabilities on the model's grid.
+        (1, 1 + structures, X, Y, Z) logarithms of the structures' probabilities on the model's grid, with the refiner's
+        residual.
     prior
         (1, 7, X, Y, Z) what each place there says of its tissue (`TissuePrior.channels`).
     residual
-        (1, 3, 2X, 2Y, 2Z) the refiner's.
+        (1, 3, 2X, 2Y, 2Z) the refiner's, of the tissues.
     evidence
         The structures' intensities in this scan.
     """
@@ -74,15 +75,15 @@ class Refined:
         """
         where = torch.from_numpy(np.flatnonzero(chosen)).to(self.brain.device)
         result = torch.empty(self.structures_seen.shape[1], len(where), device=self.brain.device)
-        tissue = tissue_of_class().to(where.device)
         for start in range(0, len(where), _VOXELS_AT_ONCE):
             part = where[start : start + _VOXELS_AT_ONCE]
             prior = TissuePrior.from_channels(_at(self.prior, self.places[part]))
             residual = _at(self.residual, _on_finer_grid(self.places[part]))
             intensity = self.intensity[part][None, None]
             tissues = network.weigh(prior, intensity, residual)
-            seen = weigh(_at(self.structures_seen, self.places[part]), intensity, self.evidence)
-            result[:, start : start + len(part)] = (seen + (tissues - tissue_log_probability(seen))[:, tissue])[0].exp()
+            structures = _at(self.structures_seen, self.places[part])
+            refined = structures_of(tissues, structures, intensity, self.evidence)
+            result[:, start : start + len(part)] = refined[0].exp()
         return result
 
 
@@ -110,14 +111,15 @@ def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, cor
     dense = seen.outputs.dense
     contrast = _contrast(seen, native, voxels, intensity)
     coarse = Coarse.of(dense, contrast)
+    residual = _residual(network, seen, volume, near[0, 0] > 0, coarse)
     return Refined(
         possible=possible,
         brain=torch.sigmoid(_at(coarse.mask_logits, places)[0, 0]),
         intensity=intensity,
         places=places,
-        structures_seen=log_probability(dense.structure_logits),
+        structures_seen=coarse.structures + residual.structures,
         prior=coarse.prior.channels(),
-        residual=_residual(network, seen, volume, near[0, 0] > 0, coarse),
+        residual=residual.tissues,
         evidence=contrast.evidence,
     )
 
@@ -142,9 +144,10 @@ def _contrast(seen: Look, native: NativeGrid, voxels: Tensor, intensity: Tensor)
     return learn_contrast(values[brain], native.read(seen.found.structures, some[brain]))
 
 
-def _residual(network: Refiner, seen: Look, volume: Volume, near: Tensor, coarse: Coarse) -> Tensor:
-    """The refiner's residual (1, 3, 2X, 2Y, 2Z), slab by slab along x; zero away from `near` (X, Y, Z)."""
-    result = torch.zeros(1, TISSUES, *refiner.SHAPE, device=near.device)
+def _residual(network: Refiner, seen: Look, volume: Volume, near: Tensor, coarse: Coarse) -> Residual:
+    """The refiner's residuals, slab by slab along x; zero away from `near` (X, Y, Z)."""
+    tissues = torch.zeros(1, TISSUES, *refiner.SHAPE, device=near.device)
+    result = Residual(tissues, torch.zeros_like(coarse.structures))
     if (volume.spacing() > _COARSE_SCAN).all():
         return result
     points = frame.points(refiner.SHAPE, refiner.SPACING, near.device)
@@ -157,7 +160,9 @@ def _residual(network: Refiner, seen: Look, volume: Volume, near: Tensor, coarse
         gain = twice_as_fine(seen.log_gain[(..., *outer)]).exp()
         image = _read(volume, seen, points[finer_box(outer)]) * gain
         answer = network(image, coarse.piece(outer))
-        result[(..., *finer_box(inner))] = answer[(..., *finer_box(_within(inner, outer)))]
+        here = _within(inner, outer)
+        result.structures[(..., *inner)] = answer.structures[(..., *here)]
+        result.tissues[(..., *finer_box(inner))] = answer.tissues[(..., *finer_box(here))]
     return result
 
 

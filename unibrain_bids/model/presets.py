@@ -65,7 +65,7 @@ UNIFIED = Preset(
     stage_widths=(16, 32, 64, 32),
     region_features=6,
     graph_features=128,
-    refiner_widths=(32, 16),
+    refiner_widths=(48, 16),
 )
 
 

@@ -2,7 +2,7 @@
 
 The backbone knows what lies where; at 2 mm it cannot say where exactly a boundary runs. The refiner sees its features
 and answers beside the scan at 1 mm, told in the scan's own contrast, and says fluid, grey or white matter; the
-structures of a tissue are told apart by what the backbone saw there (`inference.refined`). It has no normalisation and
+structures of a tissue are told apart by what the backbone saw there, with a residual at 2 mm. It has no normalisation and
 sees a few millimetres around a voxel only, so that a head can be refined piece by piece.
 """
 
@@ -17,16 +17,23 @@ from torch.nn import functional
 from unibrain_bids.model import frame
 from unibrain_bids.model.blocks import NEGATIVE_SLOPE, twice_as_fine
 from unibrain_bids.model.contrast import Contrast, Levels, in_levels
-from unibrain_bids.model.evidence import VOICE
+from unibrain_bids.model.evidence import VOICE, Evidence, weigh
 from unibrain_bids.model.steady import Pointwise
-from unibrain_bids.model.tissues import LEAST_LOGIT, TISSUES, TissuePrior, log_probability
+from unibrain_bids.model.tissues import (
+    LEAST_LOGIT,
+    TISSUES,
+    TissuePrior,
+    log_probability,
+    tissue_log_probability,
+    tissue_of_class,
+)
 from unibrain_bids.model.unibrain import Dense
 
 SPACING = 1.0
 FACTOR = 2
 SHAPE = (FACTOR * frame.SHAPE[0], FACTOR * frame.SHAPE[1], FACTOR * frame.SHAPE[2])
 # Voxels of 2 mm around a piece that its answer depends on.
-REACH = 4
+REACH = 5
 
 _LEVELS = 2
 _LOGIT_SCALE = 4.0
@@ -59,6 +66,8 @@ class Coarse:
         (1, channels, X, Y, Z) of the backbone's finest level.
     mask_logits
         (1, 1, X, Y, Z) of the brain.
+    structures
+        (1, 1 + structures, X, Y, Z) logarithms of the structures' probabilities.
     prior
         What each place says of its tissue.
     levels
@@ -67,24 +76,42 @@ class Coarse:
 
     features: Tensor
     mask_logits: Tensor
+    structures: Tensor
     prior: TissuePrior
     levels: Levels
 
     @classmethod
     def of(cls, dense: Dense, contrast: Contrast) -> Coarse:
         """From what the model saw, and the contrast of the scan."""
-        prior = TissuePrior.of(log_probability(dense.structure_logits), contrast)
-        return cls(dense.features.full, dense.mask_logits[:, :1], prior, contrast.levels)
+        structures = log_probability(dense.structure_logits)
+        prior = TissuePrior.of(structures, contrast)
+        return cls(dense.features.full, dense.mask_logits[:, :1], structures, prior, contrast.levels)
 
     def piece(self, box: Box) -> Coarse:
         """The same in a box of its grid."""
         where = (slice(None), slice(None), *box)
         prior = TissuePrior.from_channels(self.prior.channels()[where])
-        return Coarse(self.features[where], self.mask_logits[where], prior, self.levels)
+        return Coarse(self.features[where], self.mask_logits[where], self.structures[where], prior, self.levels)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What the refiner adds to logits.
+
+    Attributes
+    ----------
+    tissues
+        (1, 3, 2X, 2Y, 2Z).
+    structures
+        (1, 1 + structures, X, Y, Z).
+    """
+
+    tissues: Tensor
+    structures: Tensor
 
 
 class Refiner(nn.Module):
-    """Two convolutions at 2 mm and two at 1 mm, and a residual on the tissues' logits.
+    """Three convolutions at 2 mm and two at 1 mm, and residuals on the logits of structures and tissues.
 
     Parameters
     ----------
@@ -100,15 +127,17 @@ class Refiner(nn.Module):
         self.squeeze = Pointwise(features + 1 + TISSUES, fine_width)
         inputs = fine_width + _LEVELS * FACTOR**3
         self.coarse = nn.ModuleList([_convolution(inputs, width), _convolution(width, width)])
+        self.further = nn.ModuleList([_convolution(width, width)])
         self.narrow = Pointwise(width, fine_width)
         inputs = fine_width + 2 * TISSUES + _LEVELS
         self.fine = nn.ModuleList([_convolution(inputs, fine_width), _convolution(fine_width, fine_width)])
         self.residual = Pointwise(fine_width, TISSUES)
-        for parameter in self.residual.parameters():
+        self.structures = Pointwise(width, len(frame.STRUCTURES) + 1)
+        for parameter in (*self.residual.parameters(), *self.structures.parameters()):
             nn.init.zeros_(parameter)
 
-    def forward(self, image: Tensor, coarse: Coarse) -> Tensor:
-        """Residual logits of the tissues in a piece, (1, 3, 2X, 2Y, 2Z).
+    def forward(self, image: Tensor, coarse: Coarse) -> Residual:
+        """Residual logits in a piece.
 
         `image` is the scan without bias field (1, 1, 2X, 2Y, 2Z); `coarse` is what stands at its place at 2 mm.
         """
@@ -116,14 +145,35 @@ class Refiner(nn.Module):
         mask = coarse.mask_logits.float().clamp(LEAST_LOGIT, -LEAST_LOGIT)
         known = torch.cat([coarse.features.float(), mask / _LOGIT_SCALE, coarse.prior.logits / _LOGIT_SCALE], dim=1)
         x = _activate(self.coarse, torch.cat([self.squeeze(known), _voxels_to_channels(shades)], dim=1))
+        x = x + _activate(self.further, x)
+        structures = _RESIDUAL_SCALE * self.structures(x.contiguous()).float()
         x = twice_as_fine(self.narrow(x))
         seen = self.weigh(fine, image).clamp(min=LEAST_LOGIT)
         x = _activate(self.fine, torch.cat([x, seen / _LOGIT_SCALE, fine.logits / _LOGIT_SCALE, shades], dim=1))
-        return _RESIDUAL_SCALE * self.residual(x.contiguous()).float()
+        return Residual(_RESIDUAL_SCALE * self.residual(x.contiguous()).float(), structures)
 
     def weigh(self, prior: TissuePrior, intensity: Tensor, residual: Tensor | float = 0.0) -> Tensor:
         """Logarithms of the tissues' posterior (1, 3, ...) where the scan has intensities (1, 1, ...)."""
         return (prior.logits + self.voice * prior.log_likelihood(intensity) + residual).log_softmax(1)
+
+
+def structures_of(tissues: Tensor, structures: Tensor, intensity: Tensor, evidence: Evidence) -> Tensor:
+    """Logarithms of the structures' posterior (1, 1 + structures, ...): the tissues' shared out within each.
+
+    Parameters
+    ----------
+    tissues
+        (1, 3, ...) from `Refiner.weigh`.
+    structures
+        (1, 1 + structures, ...) logarithms of the structures' probabilities at these places.
+    intensity
+        (1, 1, ...) without bias field.
+    evidence
+        The structures' intensities in this scan.
+    """
+    seen = weigh(structures, intensity, evidence)
+    share = tissues - tissue_log_probability(seen)
+    return seen + share[:, tissue_of_class().to(share.device)]
 
 
 def _activate(layers: nn.ModuleList, x: Tensor) -> Tensor:

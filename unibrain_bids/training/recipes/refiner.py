@@ -1,4 +1,4 @@
-"""Recipe of the refiner: tissues at 1 mm, on a trained model."""
+"""Recipe of the refiner: tissues and structures at 1 mm, on a trained model."""
 
 from __future__ import annotations
 
@@ -17,24 +17,20 @@ from unibrain_bids.model.contrast import learn_contrast
 from unibrain_bids.model.gain import refine_log_gain
 from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.presets import UNIFIED
-from unibrain_bids.model.refiner import Box, Coarse, Refiner
-from unibrain_bids.model.tissues import (
-    TISSUES,
-    TissuePrior,
-    log_probability,
-    tissue_log_probability,
-    tissue_of_class,
-)
+from unibrain_bids.model.evidence import Evidence
+from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual, structures_of
+from unibrain_bids.model.tissues import TISSUES, TissuePrior, tissue_of_class
 from unibrain_bids.model.unibrain import Dense, UniBrain
+from unibrain_bids.training.objectives import segmentation_loss
 from unibrain_bids.training.recipes.basis import EVALUATION_SEED, Heads, dice_scores, half_precision
 from unibrain_bids.training.simulation.material import Material
 from unibrain_bids.training.simulation.simulator import ALIGNED, SimulatedHead, SimulationRange, simulate
 
 SPAN = replace(ALIGNED, shape=refiner.SHAPE, spacing=refiner.SPACING)
-TRAINING = replace(SPAN, lesions=0.35)
+TRAINING = replace(SPAN, t1_fraction=0.93, lesions=0.35)
 # To simulate a head at 1 mm and to look at it takes as long as ten steps: so many are kept, and pieces drawn of them.
 # Several pieces of one head in a row, as in an earlier recipe, taught its contrast instead of any.
-_HEADS = 64
+_HEADS = 96
 _PIECE = (36, 40, 36)
 _SMOOTHNESS = 0.1
 # Of the mask at 2 mm, within two voxels of which everything is learnt.
@@ -51,15 +47,18 @@ class Seen:
         (1, 1, 2X, 2Y, 2Z) float16, without bias field.
     coarse
         The refiner's inputs, float16.
-    tissues
-        (1, 4, 2X, 2Y, 2Z) uint8: the tissue at four places within each voxel.
+    evidence
+        The structures' intensities.
+    parts
+        (1, 4, 2X, 2Y, 2Z) uint8: the structure at four places within each voxel.
     share
         (1, 1, 2X, 2Y, 2Z) float16: part of them within the brain.
     """
 
     image: Tensor
     coarse: Coarse
-    tissues: Tensor
+    evidence: Evidence
+    parts: Tensor
     share: Tensor
 
 
@@ -72,7 +71,10 @@ class RefinerRecipe:
         self._kept = lru_cache(maxsize=_HEADS)(self._training_head)
 
     def loss(self, model: nn.Module, seed: int) -> tuple[Tensor, dict[str, float]]:
-        """Dice and cross-entropy of the tissues in a random piece of a random head."""
+        """Dice and cross-entropy of tissues and structures in a random piece of a random head.
+
+        Of the tissues alone the small structures are too small a part.
+        """
         assert isinstance(model, Refiner)
         generator = torch.Generator().manual_seed(seed)
         seen = self._kept(int(torch.randint(_HEADS, (), generator=generator)))
@@ -82,9 +84,18 @@ class RefinerRecipe:
         image, share = seen.image[where].float(), seen.share[where].float()
         with half_precision(image.device):
             residual = model(image, coarse)
-        tissues = model.weigh(coarse.prior.finer(), image, residual)
-        dice, cross_entropy = tissue_loss(tissues, seen.tissues[where], share)
-        return dice + cross_entropy, {"dice": dice.item(), "cross_entropy": cross_entropy.item()}
+        tissues, structures = posterior(model, image, coarse, residual, seen.evidence)
+        truth = seen.parts[where]
+        tissue = tissue_of_class().to(truth.device)[truth.long()]
+        dice, cross_entropy = tissue_loss(tissues, tissue, share)
+        structure_dice, structure_cross_entropy = segmentation_loss(structures, truth)
+        terms = {
+            "dice": dice,
+            "cross_entropy": cross_entropy,
+            "structure_dice": structure_dice,
+            "structure_cross_entropy": structure_cross_entropy,
+        }
+        return torch.stack(list(terms.values())).sum(), {name: term.item() for name, term in terms.items()}
 
     def evaluate(self, model: nn.Module, scans: int = 4) -> dict[str, float]:
         """Dice at 1 mm on scans of the held-out heads."""
@@ -92,28 +103,25 @@ class RefinerRecipe:
         records = []
         for i in range(scans):
             which = i % len(self.heads.held_out.heads)
-            head, image, dense, coarse = self._look(self.heads.held_out, SPAN, EVALUATION_SEED + i, which)
+            head, image, coarse, evidence = self._look(self.heads.held_out, SPAN, EVALUATION_SEED + i, which)
             with half_precision(image.device):
                 residual = model(image, coarse)
-            tissues = model.weigh(coarse.prior.finer(), image, residual)
-            structures = twice_as_fine(log_probability(dense.structure_logits))
-            posterior = structures + (tissues - tissue_log_probability(structures))[:, tissue_of_class()]
-            records.append(figures(posterior.argmax(1), twice_as_fine(coarse.mask_logits) > 0, head))
+            _, structures = posterior(model, image, coarse, residual, evidence)
+            records.append(figures(structures.argmax(1), twice_as_fine(coarse.mask_logits) > 0, head))
         return {name: float(np.mean([record[name] for record in records])) for name in records[0]}
 
     def _training_head(self, number: int) -> Seen:
-        head, image, _, coarse = self._look(self.heads.training, TRAINING, number)
+        head, image, coarse, evidence = self._look(self.heads.training, TRAINING, number)
         box = _brain_box(coarse.mask_logits)
         where = (slice(None), slice(None), *refiner.finer_box(box))
-        tissues = tissue_of_class().byte().to(image.device)[head.parts[where].long()]
         coarse = _stored_as(coarse.piece(box), torch.float16)
-        return Seen(image[where].half(), coarse, tissues, head.brain_share[where].half())
+        return Seen(image[where].half(), coarse, evidence, head.parts[where].clone(), head.brain_share[where].half())
 
     @torch.no_grad()
     def _look(
         self, material: Material, span: SimulationRange, seed: int, which: int | None = None
-    ) -> tuple[SimulatedHead, Tensor, Dense, Coarse]:
-        """A head, its image without bias field, and what the trained model sees of it."""
+    ) -> tuple[SimulatedHead, Tensor, Coarse, Evidence]:
+        """A head, its image without bias field, what the trained model sees of it, and the structures' intensities."""
         head = simulate(material, span, seed, which)
         image = functional.avg_pool3d(head.image, refiner.FACTOR)
         smoothness = torch.full((1,), _SMOOTHNESS, device=image.device)
@@ -126,13 +134,21 @@ class RefinerRecipe:
         every = (slice(None, None, refiner.FACTOR),) * 3
         inside = found.brain[0, 0] > 0.5
         contrast = learn_contrast(corrected[(0, 0, *every)][inside], found.structures[0][:, inside])
-        return head, corrected, dense, Coarse.of(dense, contrast)
+        return head, corrected, Coarse.of(dense, contrast), contrast.evidence
 
     def _see(self, image: Tensor, smoothness: Tensor) -> Dense:
         # As it will be seen when the refiner is at work (`inference.unified.look`).
         whole = scale_to_unit(image)
         seen = self.trained.dense(whole, smoothness)
         return see_stripped(self.trained, strip(image, find_brain(seen)), whole, seen, smoothness)
+
+
+def posterior(
+    model: Refiner, image: Tensor, coarse: Coarse, residual: Residual, evidence: Evidence
+) -> tuple[Tensor, Tensor]:
+    """Logarithms of tissues (1, 3, 2X, 2Y, 2Z) and structures (1, 1 + structures, 2X, 2Y, 2Z) as they are at work."""
+    tissues = model.weigh(coarse.prior.finer(), image, residual.tissues)
+    return tissues, structures_of(tissues, twice_as_fine(coarse.structures + residual.structures), image, evidence)
 
 
 def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +190,10 @@ def figures(found: Tensor, mask: Tensor, head: SimulatedHead) -> dict[str, float
 
 def _stored_as(coarse: Coarse, dtype: torch.dtype) -> Coarse:
     prior = TissuePrior.from_channels(coarse.prior.channels().to(dtype))
-    return Coarse(coarse.features.to(dtype), coarse.mask_logits.to(dtype), prior, coarse.levels)
+    features, mask_logits, structures = (
+        x.to(dtype) for x in (coarse.features, coarse.mask_logits, coarse.structures)
+    )
+    return Coarse(features, mask_logits, structures, prior, coarse.levels)
 
 
 def _brain_box(mask_logits: Tensor) -> Box:
