@@ -9,7 +9,7 @@ from torch.nn import functional
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.contrast import Contrast, Levels, learn_contrast
 from unibrain_bids.model.evidence import Evidence
-from unibrain_bids.model.refiner import Coarse, Refiner, finer_box, structures_of
+from unibrain_bids.model.refiner import Coarse, Refiner, finer_box
 from unibrain_bids.model.tissues import TissuePrior, log_probability, tissue_of_class
 
 CLASSES = len(frame.STRUCTURES) + 1
@@ -49,13 +49,14 @@ def test_begins_at_the_interpolated_and_weighed_answer() -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
 def test_structures_share_out_what_the_tissues_have() -> None:
     """Each tissue keeps its probability; within it, structures stand as place and intensity have them."""
     torch.manual_seed(0)
     tissues, structures = torch.randn(1, 3, 50).log_softmax(1), torch.randn(1, CLASSES, 50).log_softmax(1)
     evidence = Evidence(torch.rand(CLASSES), 0.2 + torch.rand(CLASSES), torch.ones(CLASSES, dtype=torch.bool))
     intensity = torch.rand(1, 1, 50)
-    posterior = structures_of(tissues, structures, intensity, evidence).exp()
+    posterior = Refiner(4, 8, 8).structures_of(tissues, structures, intensity, evidence).exp()
     likelihood = torch.distributions.Normal(evidence.mean[:, None], evidence.spread[:, None]).log_prob(intensity)
     seen = (structures + 0.5 * likelihood).softmax(1)
     for tissue in range(3):

@@ -17,7 +17,7 @@ from unibrain_bids.model.contrast import Contrast, learn_contrast
 from unibrain_bids.model.evidence import Evidence
 from unibrain_bids.model.locate import Volume, fill_holes, pull, pull_averaged
 from unibrain_bids.model.native import NativeGrid
-from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual, box_around, finer_box, structures_of
+from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual, box_around, finer_box
 from unibrain_bids.model.spatial import sample
 from unibrain_bids.model.tissues import TISSUES, TissuePrior
 
@@ -82,7 +82,7 @@ class Refined:
             intensity = self.intensity[part][None, None]
             tissues = network.weigh(prior, intensity, residual)
             structures = _at(self.structures_seen, self.places[part])
-            refined = structures_of(tissues, structures, intensity, self.evidence)
+            refined = network.structures_of(tissues, structures, intensity, self.evidence)
             result[:, start : start + len(part)] = refined[0].exp()
         return result
 

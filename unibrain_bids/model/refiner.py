@@ -17,7 +17,7 @@ from torch.nn import functional
 from unibrain_bids.model import frame
 from unibrain_bids.model.blocks import NEGATIVE_SLOPE, twice_as_fine
 from unibrain_bids.model.contrast import Contrast, Levels, in_levels
-from unibrain_bids.model.evidence import VOICE, Evidence, weigh
+from unibrain_bids.model.evidence import VOICE, Evidence
 from unibrain_bids.model.steady import Pointwise
 from unibrain_bids.model.tissues import (
     LEAST_LOGIT,
@@ -35,7 +35,8 @@ SHAPE = (FACTOR * frame.SHAPE[0], FACTOR * frame.SHAPE[1], FACTOR * frame.SHAPE[
 # Voxels of 2 mm around a piece that its answer depends on.
 REACH = 5
 
-_LEVELS = 2
+# Shades of a voxel: between the scan's levels, and between those of its place.
+_SHADES = 4
 _LOGIT_SCALE = 4.0
 # As in `segmentation`: a step of the optimiser must be able to move a logit by as much as it can be wrong.
 _RESIDUAL_SCALE = 4.0
@@ -124,12 +125,13 @@ class Refiner(nn.Module):
     def __init__(self, features: int, width: int, fine_width: int) -> None:
         super().__init__()
         self.voice = nn.Parameter(torch.tensor(VOICE))
+        self.structure_voice = nn.Parameter(torch.tensor(VOICE))
         self.squeeze = Pointwise(features + 1 + TISSUES, fine_width)
-        inputs = fine_width + _LEVELS * FACTOR**3
+        inputs = fine_width + _SHADES * FACTOR**3
         self.coarse = nn.ModuleList([_convolution(inputs, width), _convolution(width, width)])
         self.further = nn.ModuleList([_convolution(width, width)])
         self.narrow = Pointwise(width, fine_width)
-        inputs = fine_width + 2 * TISSUES + _LEVELS
+        inputs = fine_width + 2 * TISSUES + _SHADES
         self.fine = nn.ModuleList([_convolution(inputs, fine_width), _convolution(fine_width, fine_width)])
         self.residual = Pointwise(fine_width, TISSUES)
         self.structures = Pointwise(width, len(frame.STRUCTURES) + 1)
@@ -141,7 +143,8 @@ class Refiner(nn.Module):
 
         `image` is the scan without bias field (1, 1, 2X, 2Y, 2Z); `coarse` is what stands at its place at 2 mm.
         """
-        shades, fine = in_levels(image, coarse.levels), coarse.prior.finer()
+        fine = coarse.prior.finer()
+        shades = torch.cat([in_levels(image, coarse.levels), fine.shades(image)], dim=1)
         mask = coarse.mask_logits.float().clamp(LEAST_LOGIT, -LEAST_LOGIT)
         known = torch.cat([coarse.features.float(), mask / _LOGIT_SCALE, coarse.prior.logits / _LOGIT_SCALE], dim=1)
         x = _activate(self.coarse, torch.cat([self.squeeze(known), _voxels_to_channels(shades)], dim=1))
@@ -156,24 +159,23 @@ class Refiner(nn.Module):
         """Logarithms of the tissues' posterior (1, 3, ...) where the scan has intensities (1, 1, ...)."""
         return (prior.logits + self.voice * prior.log_likelihood(intensity) + residual).log_softmax(1)
 
+    def structures_of(self, tissues: Tensor, structures: Tensor, intensity: Tensor, evidence: Evidence) -> Tensor:
+        """Logarithms of the structures' posterior (1, 1 + structures, ...): each tissue's, shared out within it.
 
-def structures_of(tissues: Tensor, structures: Tensor, intensity: Tensor, evidence: Evidence) -> Tensor:
-    """Logarithms of the structures' posterior (1, 1 + structures, ...): the tissues' shared out within each.
-
-    Parameters
-    ----------
-    tissues
-        (1, 3, ...) from `Refiner.weigh`.
-    structures
-        (1, 1 + structures, ...) logarithms of the structures' probabilities at these places.
-    intensity
-        (1, 1, ...) without bias field.
-    evidence
-        The structures' intensities in this scan.
-    """
-    seen = weigh(structures, intensity, evidence)
-    share = tissues - tissue_log_probability(seen)
-    return seen + share[:, tissue_of_class().to(share.device)]
+        Parameters
+        ----------
+        tissues
+            (1, 3, ...) from `weigh`.
+        structures
+            (1, 1 + structures, ...) logarithms of the structures' probabilities at these places.
+        intensity
+            (1, 1, ...) without bias field.
+        evidence
+            The structures' intensities in this scan.
+        """
+        seen = structures + self.structure_voice * evidence.log_likelihood(intensity)
+        share = tissues - tissue_log_probability(seen)
+        return seen + share[:, tissue_of_class().to(share.device)]
 
 
 def _activate(layers: nn.ModuleList, x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ LEAST_LOGIT = -12.0
 _RAREST = 3e-3
 # Standard deviations from a tissue's mean, squared and halved, beyond which a voxel cannot speak louder.
 _LOUDEST = 30.0
+_STEEPEST = 4.0
 
 
 @lru_cache(maxsize=1)
@@ -99,6 +100,17 @@ class TissuePrior:
     def finer(self) -> TissuePrior:
         """The same on the grid of half the spacing."""
         return self.from_channels(twice_as_fine(self.channels()))
+
+    def shades(self, intensity: Tensor) -> Tensor:
+        """From fluid to grey matter, and from grey to white (1, 2, ...), at intensities (1, 1, ...), here.
+
+        Half-way is 0 and the tissues' own means are -1/2 and 1/2; all is 0 where their contrast is lost in the spread.
+        What is grey differs from place to place: the thalamus lies half-way between the cortex and white matter.
+        """
+        low, high = self.mean[:, :-1], self.mean[:, 1:]
+        width = high - low
+        shade = (intensity - (low + high) / 2) * width / (width.square() + self.spread.square() / 4)
+        return shade.clamp(-_STEEPEST, _STEEPEST)
 
     def log_likelihood(self, intensity: Tensor) -> Tensor:
         """Of each tissue (1, 3, ...) at intensities (1, 1, ...), up to a constant."""

@@ -18,7 +18,7 @@ from unibrain_bids.model.gain import refine_log_gain
 from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.evidence import Evidence
-from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual, structures_of
+from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual
 from unibrain_bids.model.tissues import TISSUES, TissuePrior, tissue_of_class
 from unibrain_bids.model.unibrain import Dense, UniBrain
 from unibrain_bids.training.objectives import segmentation_loss
@@ -30,7 +30,7 @@ SPAN = replace(ALIGNED, shape=refiner.SHAPE, spacing=refiner.SPACING)
 TRAINING = replace(SPAN, t1_fraction=0.93, lesions=0.35)
 # To simulate a head at 1 mm and to look at it takes as long as ten steps: so many are kept, and pieces drawn of them.
 # Several pieces of one head in a row, as in an earlier recipe, taught its contrast instead of any.
-_HEADS = 96
+_HEADS = 64
 _PIECE = (36, 40, 36)
 _SMOOTHNESS = 0.1
 # Of the mask at 2 mm, within two voxels of which everything is learnt.
@@ -148,7 +148,8 @@ def posterior(
 ) -> tuple[Tensor, Tensor]:
     """Logarithms of tissues (1, 3, 2X, 2Y, 2Z) and structures (1, 1 + structures, 2X, 2Y, 2Z) as they are at work."""
     tissues = model.weigh(coarse.prior.finer(), image, residual.tissues)
-    return tissues, structures_of(tissues, twice_as_fine(coarse.structures + residual.structures), image, evidence)
+    structures = twice_as_fine(coarse.structures + residual.structures)
+    return tissues, model.structures_of(tissues, structures, image, evidence)
 
 
 def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
