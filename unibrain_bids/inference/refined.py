@@ -19,7 +19,7 @@ from unibrain_bids.model.locate import Volume, fill_holes, pull, pull_averaged
 from unibrain_bids.model.native import NativeGrid
 from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual, box_around, finer_box
 from unibrain_bids.model.spatial import sample
-from unibrain_bids.model.tissues import TISSUES, TissuePrior
+from unibrain_bids.model.tissues import TISSUES, shared_evidence
 
 # Voxels of 2 mm along x that are refined at once, besides those around them that they depend on.
 _SLAB = 24
@@ -51,8 +51,6 @@ class Refined:
     structures_seen
         (1, 1 + structures, X, Y, Z) logarithms of the structures' probabilities on the model's grid, with the refiner's
         residual.
-    prior
-        (1, 7, X, Y, Z) what each place there says of its tissue (`TissuePrior.channels`).
     residual
         (1, 3, 2X, 2Y, 2Z) the refiner's, of the tissues.
     evidence
@@ -64,25 +62,21 @@ class Refined:
     intensity: Tensor
     places: Tensor
     structures_seen: Tensor
-    prior: Tensor
     residual: Tensor
     evidence: Evidence
 
     def structures(self, network: Refiner, chosen: NDArray[np.bool_]) -> Tensor:
         """Probabilities (1 + structures, n) of the structures at some of the voxels; `chosen` is (N,).
 
-        The refiner says which tissue; place and intensity say which structure of it.
+        Place, intensity and refiner weigh against each other.
         """
         where = torch.from_numpy(np.flatnonzero(chosen)).to(self.brain.device)
         result = torch.empty(self.structures_seen.shape[1], len(where), device=self.brain.device)
         for start in range(0, len(where), _VOXELS_AT_ONCE):
             part = where[start : start + _VOXELS_AT_ONCE]
-            prior = TissuePrior.from_channels(_at(self.prior, self.places[part]))
             residual = _at(self.residual, _on_finer_grid(self.places[part]))
-            intensity = self.intensity[part][None, None]
-            tissues = network.weigh(prior, intensity, residual)
             structures = _at(self.structures_seen, self.places[part])
-            refined = network.structures_of(tissues, structures, intensity, self.evidence)
+            refined = network.posterior(structures, self.intensity[part][None, None], self.evidence, residual)
             result[:, start : start + len(part)] = refined[0].exp()
         return result
 
@@ -118,9 +112,8 @@ def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, cor
         intensity=intensity,
         places=places,
         structures_seen=coarse.structures + residual.structures,
-        prior=coarse.prior.channels(),
         residual=residual.tissues,
-        evidence=contrast.evidence,
+        evidence=shared_evidence(contrast),
     )
 
 

@@ -24,7 +24,6 @@ from unibrain_bids.model.tissues import (
     TISSUES,
     TissuePrior,
     log_probability,
-    tissue_log_probability,
     tissue_of_class,
 )
 from unibrain_bids.model.unibrain import Dense
@@ -40,6 +39,10 @@ _SHADES = 4
 _LOGIT_SCALE = 4.0
 # As in `segmentation`: a step of the optimiser must be able to move a logit by as much as it can be wrong.
 _RESIDUAL_SCALE = 4.0
+# A structure whose place speaks against it by as much cannot be what a voxel's intensity makes of it.
+_RULED_OUT, _NEVER = -8.0, -1e4
+# Chosen on simulated heads among 0.5 to 6 (docs/training-log.md).
+_STRUCTURE_VOICE = 2.0
 
 Box = tuple[slice, slice, slice]
 
@@ -125,7 +128,7 @@ class Refiner(nn.Module):
     def __init__(self, features: int, width: int, fine_width: int) -> None:
         super().__init__()
         self.voice = nn.Parameter(torch.tensor(VOICE))
-        self.structure_voice = nn.Parameter(torch.tensor(VOICE))
+        self.structure_voice = nn.Parameter(torch.tensor(_STRUCTURE_VOICE))
         self.squeeze = Pointwise(features + 1 + TISSUES, fine_width)
         inputs = fine_width + _SHADES * FACTOR**3
         self.coarse = nn.ModuleList([_convolution(inputs, width), _convolution(width, width)])
@@ -159,23 +162,23 @@ class Refiner(nn.Module):
         """Logarithms of the tissues' posterior (1, 3, ...) where the scan has intensities (1, 1, ...)."""
         return (prior.logits + self.voice * prior.log_likelihood(intensity) + residual).log_softmax(1)
 
-    def structures_of(self, tissues: Tensor, structures: Tensor, intensity: Tensor, evidence: Evidence) -> Tensor:
-        """Logarithms of the structures' posterior (1, 1 + structures, ...): each tissue's, shared out within it.
+    def posterior(self, structures: Tensor, intensity: Tensor, evidence: Evidence, residual: Tensor) -> Tensor:
+        """Logarithms of the structures' posterior (1, 1 + structures, ...).
 
         Parameters
         ----------
-        tissues
-            (1, 3, ...) from `weigh`.
         structures
             (1, 1 + structures, ...) logarithms of the structures' probabilities at these places.
         intensity
             (1, 1, ...) without bias field.
         evidence
-            The structures' intensities in this scan.
+            What `tissues.shared_evidence` makes of the scan's.
+        residual
+            (1, 3, ...) of the tissues.
         """
-        seen = structures + self.structure_voice * evidence.log_likelihood(intensity)
-        share = tissues - tissue_log_probability(seen)
-        return seen + share[:, tissue_of_class().to(share.device)]
+        logits = structures + self.structure_voice * evidence.log_likelihood(intensity)
+        logits = logits + residual[:, tissue_of_class().to(residual.device)]
+        return logits.masked_fill(structures < _RULED_OUT, _NEVER).log_softmax(1)
 
 
 def _activate(layers: nn.ModuleList, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from unibrain_bids.labels import LabelTable
 from unibrain_bids.model import frame
 from unibrain_bids.model.blocks import twice_as_fine
 from unibrain_bids.model.contrast import Contrast
+from unibrain_bids.model.evidence import Evidence
 
 FLUID, GRAY, WHITE = range(3)
 TISSUES = 3
@@ -45,6 +46,20 @@ def tissue_log_probability(structures: Tensor) -> Tensor:
     """The tissues' (batch, 3, ...) from the structures' (batch, 1 + structures, ...)."""
     tissue = tissue_of_class().to(structures.device)
     return torch.stack([structures[:, tissue == t].logsumexp(1) for t in range(TISSUES)], dim=1)
+
+
+def shared_evidence(contrast: Contrast) -> Evidence:
+    """The structures' intensities with one spread for all, and fluid everywhere as dark as the ventricles.
+
+    A voxel that two structures share in equal parts lies half-way between their means; spreads of their own would give
+    it to the one that strays more. Where too few voxels know a structure, its tissue's level stands for it.
+    """
+    levels, evidence = contrast.levels, contrast.evidence
+    level = evidence.mean.new_tensor([levels.csf, levels.gray, levels.white])[tissue_of_class()]
+    alone = evidence.known & (tissue_of_class() != FLUID).to(level.device)
+    witnesses = [1 + frame.STRUCTURES.index(number) for number in (2, 3, 41, 42)]
+    spread = evidence.spread[witnesses].square().mean().sqrt().expand_as(level)
+    return Evidence(torch.where(alone, evidence.mean, level), spread, torch.ones_like(evidence.known))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.evidence import Evidence
 from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual
-from unibrain_bids.model.tissues import TISSUES, TissuePrior, tissue_of_class
+from unibrain_bids.model.tissues import TISSUES, TissuePrior, shared_evidence, tissue_log_probability, tissue_of_class
 from unibrain_bids.model.unibrain import Dense, UniBrain
 from unibrain_bids.training.objectives import segmentation_loss
 from unibrain_bids.training.recipes.basis import EVALUATION_SEED, Heads, dice_scores, half_precision
@@ -84,10 +84,10 @@ class RefinerRecipe:
         image, share = seen.image[where].float(), seen.share[where].float()
         with half_precision(image.device):
             residual = model(image, coarse)
-        tissues, structures = posterior(model, image, coarse, residual, seen.evidence)
+        structures = posterior(model, image, coarse, residual, seen.evidence)
         truth = seen.parts[where]
         tissue = tissue_of_class().to(truth.device)[truth.long()]
-        dice, cross_entropy = tissue_loss(tissues, tissue, share)
+        dice, cross_entropy = tissue_loss(tissue_log_probability(structures), tissue, share)
         structure_dice, structure_cross_entropy = segmentation_loss(structures, truth)
         terms = {
             "dice": dice,
@@ -106,7 +106,7 @@ class RefinerRecipe:
             head, image, coarse, evidence = self._look(self.heads.held_out, SPAN, EVALUATION_SEED + i, which)
             with half_precision(image.device):
                 residual = model(image, coarse)
-            _, structures = posterior(model, image, coarse, residual, evidence)
+            structures = posterior(model, image, coarse, residual, evidence)
             records.append(figures(structures.argmax(1), twice_as_fine(coarse.mask_logits) > 0, head))
         return {name: float(np.mean([record[name] for record in records])) for name in records[0]}
 
@@ -134,7 +134,7 @@ class RefinerRecipe:
         every = (slice(None, None, refiner.FACTOR),) * 3
         inside = found.brain[0, 0] > 0.5
         contrast = learn_contrast(corrected[(0, 0, *every)][inside], found.structures[0][:, inside])
-        return head, corrected, Coarse.of(dense, contrast), contrast.evidence
+        return head, corrected, Coarse.of(dense, contrast), shared_evidence(contrast)
 
     def _see(self, image: Tensor, smoothness: Tensor) -> Dense:
         # As it will be seen when the refiner is at work (`inference.unified.look`).
@@ -143,13 +143,10 @@ class RefinerRecipe:
         return see_stripped(self.trained, strip(image, find_brain(seen)), whole, seen, smoothness)
 
 
-def posterior(
-    model: Refiner, image: Tensor, coarse: Coarse, residual: Residual, evidence: Evidence
-) -> tuple[Tensor, Tensor]:
-    """Logarithms of tissues (1, 3, 2X, 2Y, 2Z) and structures (1, 1 + structures, 2X, 2Y, 2Z) as they are at work."""
-    tissues = model.weigh(coarse.prior.finer(), image, residual.tissues)
+def posterior(model: Refiner, image: Tensor, coarse: Coarse, residual: Residual, evidence: Evidence) -> Tensor:
+    """Logarithms of the structures' probabilities (1, 1 + structures, 2X, 2Y, 2Z), as at work."""
     structures = twice_as_fine(coarse.structures + residual.structures)
-    return tissues, model.structures_of(tissues, structures, image, evidence)
+    return model.posterior(structures, image, evidence, residual.tissues)
 
 
 def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
