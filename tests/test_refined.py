@@ -62,9 +62,9 @@ def test_structures_of_a_tissue_share_what_the_refiner_gives_it(frame_from_voxel
     inside = found.brain.numpy() > 0.5
     tissue = tissue_of_class()
     with torch.inference_mode():
-        before = found.structures(network, inside)
+        before = found.structures(inside)
         found.residual[:, GRAY] += 60
-        after = found.structures(network, inside)
+        after = found.structures(inside)
     assert float(after[tissue == GRAY].sum(0).min()) > 0.999
     share = before[tissue == GRAY] / before[tissue == GRAY].sum(0)
     torch.testing.assert_close(after[tissue == GRAY], share, atol=1e-3, rtol=1e-2)
@@ -91,7 +91,7 @@ def test_mask_is_read_where_the_scan_s_voxels_lie(frame_from_voxel: np.ndarray, 
     np.testing.assert_allclose(found.brain.numpy(), expected, atol=1e-3)
     network = Refiner(4, 8, 8)
     with torch.inference_mode():
-        structures = found.structures(network, found.brain.numpy() > 0.5)
+        structures = found.structures(found.brain.numpy() > 0.5)
     torch.testing.assert_close(structures.sum(0), torch.ones(structures.shape[1]))
 
 
@@ -112,7 +112,7 @@ def test_slabs_change_nothing(frame_from_voxel: np.ndarray, seen: Any, monkeypat
     torch.testing.assert_close(few, many, atol=1e-3, rtol=1e-3)
     inside = answers[0].brain.numpy() > 0.5
     with torch.inference_mode():
-        one, other = (answer.structures(network, inside) for answer in answers)
+        one, other = (answer.structures(inside) for answer in answers)
     torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
@@ -136,4 +136,4 @@ def test_where_no_brain_is_nothing_is_refined(frame_from_voxel: np.ndarray, seen
     found = run(Refiner(4, 8, 8).eval(), seen, away)
     assert not found.possible.any() and len(found.brain) == 0
     with torch.inference_mode():
-        assert found.structures(Refiner(4, 8, 8), np.zeros(0, dtype=bool)).shape == (CLASSES, 0)
+        assert found.structures(np.zeros(0, dtype=bool)).shape == (CLASSES, 0)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.contrast import Contrast, Levels, learn_contrast
 from unibrain_bids.model.evidence import Evidence
-from unibrain_bids.model.refiner import Coarse, Refiner, finer_box
+from unibrain_bids.model.refiner import Coarse, Refiner, finer_box, posterior
 from unibrain_bids.model.tissues import TissuePrior, log_probability, tissue_of_class
 
 CLASSES = len(frame.STRUCTURES) + 1
@@ -49,21 +49,19 @@ def test_begins_at_the_interpolated_and_weighed_answer() -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-@torch.no_grad()
-def test_structures_share_out_what_the_tissues_have() -> None:
-    """Each tissue keeps its probability; within it, structures stand as place and intensity have them."""
+def test_structures_are_weighed_by_bayes_rule() -> None:
+    """Place times intensity times the tissue's residual; what its place rules out stays out, whatever it looks like."""
     torch.manual_seed(0)
-    tissues, structures = torch.randn(1, 3, 50).log_softmax(1), torch.randn(1, CLASSES, 50).log_softmax(1)
-    evidence = Evidence(torch.rand(CLASSES), 0.2 + torch.rand(CLASSES), torch.ones(CLASSES, dtype=torch.bool))
-    intensity = torch.rand(1, 1, 50)
-    posterior = Refiner(4, 8, 8).structures_of(tissues, structures, intensity, evidence).exp()
-    likelihood = torch.distributions.Normal(evidence.mean[:, None], evidence.spread[:, None]).log_prob(intensity)
-    seen = (structures + 0.5 * likelihood).softmax(1)
-    for tissue in range(3):
-        same = tissue_of_class() == tissue
-        torch.testing.assert_close(posterior[:, same].sum(1), tissues[:, tissue].exp())
-        share = seen[:, same] / seen[:, same].sum(1, keepdim=True)
-        torch.testing.assert_close(posterior[:, same], share * tissues[:, tissue : tissue + 1].exp())
+    structures, residual = torch.randn(1, CLASSES, 50).log_softmax(1), torch.randn(1, 3, 50)
+    structures[:, 5] = -9.0
+    known = torch.ones(CLASSES, dtype=torch.bool)
+    evidence, intensity = Evidence(torch.rand(CLASSES), torch.full((CLASSES,), 0.4), known), torch.rand(1, 1, 50)
+    found = posterior(structures, intensity, evidence, 2.0, residual).exp()
+    likelihood = torch.distributions.Normal(evidence.mean[:, None], 0.4).log_prob(intensity)
+    expected = structures.exp() * likelihood.exp() ** 2 * residual[:, tissue_of_class()].exp()
+    expected[:, 5] = 0
+    torch.testing.assert_close(found, expected / expected.sum(1, keepdim=True))
+    assert float(found[:, 5].max()) < 1e-9
 
 
 @torch.no_grad()
@@ -79,6 +77,15 @@ def test_a_piece_and_its_surroundings_say_what_the_whole_says(network: Refiner) 
     inner, here = slice(refiner.REACH, 17 - refiner.REACH), slice(3 + refiner.REACH, 20 - refiner.REACH)
     torch.testing.assert_close(part.structures[:, :, inner], everything.structures[:, :, here])
     assert not torch.allclose(part.structures[:, :, :1], everything.structures[:, :, 3:4])
+
+
+def test_what_lies_outside_the_brain_is_not_brain_because_it_is_bright() -> None:
+    """Fat is as bright as white matter: intensities speak up to a limit."""
+    structures = torch.full((1, CLASSES, 1), -7.5)
+    structures[:, 0] = -0.02
+    evidence = Evidence(torch.linspace(0, 1, CLASSES), torch.full((CLASSES,), 0.01), torch.ones(CLASSES).bool())
+    found = posterior(structures, torch.ones(1, 1, 1), evidence, 1.5, torch.zeros(1, 3, 1)).exp()
+    assert float(found[0, 0]) > 0.5
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from unibrain_bids.model.tissues import (
     WHITE,
     TissuePrior,
     log_probability,
+    shared_evidence,
     tissue_log_probability,
     tissue_of_class,
 )
@@ -95,3 +96,28 @@ def test_levels_that_lie_together_are_no_division_by_zero() -> None:
     contrast = Contrast(Levels(0.0, 0.0, 0.0), known({}).evidence)
     likelihood = TissuePrior.of(one_voxel({3: 1.0}), contrast).log_likelihood(torch.ones(1, 1, 1, 1, 1))
     assert torch.isfinite(likelihood).all()
+
+
+def test_shades_of_a_place_lie_between_the_means_of_its_tissues() -> None:
+    """Near the thalamus half-way to white matter is another intensity than in the cortex; no contrast, no shade."""
+    contrast = known({3: (60.0, 2.0), 10: (80.0, 2.0), 2: (100.0, 2.0)})
+    for number, half in ((3, 80.0), (10, 90.0)):
+        prior = TissuePrior.of(one_voxel({number: 0.5, 2: 0.5}), contrast)
+        shades = [prior.shades(torch.full((1, 1, 1, 1, 1), level))[0, 1].item() for level in (half, half + 5, half - 5)]
+        assert shades[0] == pytest.approx(0, abs=0.02)
+        assert shades[1] == pytest.approx(-shades[2], abs=0.02) and shades[1] > 0.1
+    inverted = TissuePrior.of(one_voxel({3: 0.5, 2: 0.5}), known({3: (100.0, 2.0), 2: (60.0, 2.0)}))
+    assert float(inverted.shades(torch.full((1, 1, 1, 1, 1), 65.0))[0, 1]) > 0.2
+    alike = TissuePrior.of(one_voxel({3: 0.5, 2: 0.5}), known({3: (80.0, 9.0), 2: (80.0, 9.0)}))
+    assert float(alike.shades(torch.full((1, 1, 1, 1, 1), 90.0))[0, 1].abs()) < 0.1
+
+
+def test_evidence_that_is_shared_has_one_spread_and_the_ventricles_fluid() -> None:
+    white, gray = (100.0, 3.0), (60.0, 5.0)
+    evidence = shared_evidence(known({2: white, 41: white, 3: gray, 42: gray, 0: (25.0, 6.0)}))
+    at = {number: channel for channel, number in enumerate((0, *frame.STRUCTURES))}
+    means = [float(evidence.mean[at[number]]) for number in (0, 4, 3, 2, 10)]
+    # The fluid of sulci shows 25, that of the ventricles 10; nobody has seen the thalamus: it is grey.
+    assert means == [10, 10, 60, 100, 60] and bool(evidence.known.all())
+    torch.testing.assert_close(evidence.spread, torch.full_like(evidence.spread, 17**0.5))
+    torch.testing.assert_close(shared_evidence(known({})).spread, torch.full_like(evidence.spread, 20.0))

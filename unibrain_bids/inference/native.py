@@ -43,7 +43,7 @@ def assemble(scan: Scan, volume: Volume, seen: Look, refiner: Refiner, quality: 
     # No mask within it has a hole that reaches out of it.
     possible = fill_holes(possible) if possible.any() else possible
     likely = possible[refined.possible]
-    probability = refined.structures(refiner, likely)
+    probability = refined.structures(likely)
     mask = brain_mask(possible, refined.brain[likely].cpu().numpy(), probability[0].cpu().numpy(), volume.spacing())
     if mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) < _SMALLEST_BRAIN_MM3:
         raise no_brain(scan)

@@ -17,12 +17,12 @@ from unibrain_bids.model.contrast import Contrast, learn_contrast
 from unibrain_bids.model.evidence import Evidence
 from unibrain_bids.model.locate import Volume, fill_holes, pull, pull_averaged
 from unibrain_bids.model.native import NativeGrid
-from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual, box_around, finer_box
+from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual, box_around, finer_box, posterior
 from unibrain_bids.model.spatial import sample
 from unibrain_bids.model.tissues import TISSUES, shared_evidence
 
 # Voxels of 2 mm along x that are refined at once, besides those around them that they depend on.
-_SLAB = 24
+_SLAB = 36
 # Where the model at 2 mm rules the brain out by more than this, next to such voxels too, nothing is refined.
 _POSSIBLE = 0.05
 # Scans of smaller voxels, mm, are averaged; scans of larger ones show nothing between the voxels of the model at 2 mm,
@@ -53,8 +53,8 @@ class Refined:
         residual.
     residual
         (1, 3, 2X, 2Y, 2Z) the refiner's, of the tissues.
-    evidence
-        The structures' intensities in this scan.
+    evidence, voice
+        The structures' intensities in this scan, and how loudly its voxels speak.
     """
 
     possible: NDArray[np.bool_]
@@ -64,8 +64,9 @@ class Refined:
     structures_seen: Tensor
     residual: Tensor
     evidence: Evidence
+    voice: float
 
-    def structures(self, network: Refiner, chosen: NDArray[np.bool_]) -> Tensor:
+    def structures(self, chosen: NDArray[np.bool_]) -> Tensor:
         """Probabilities (1 + structures, n) of the structures at some of the voxels; `chosen` is (N,).
 
         Place, intensity and refiner weigh against each other.
@@ -76,7 +77,8 @@ class Refined:
             part = where[start : start + _VOXELS_AT_ONCE]
             residual = _at(self.residual, _on_finer_grid(self.places[part]))
             structures = _at(self.structures_seen, self.places[part])
-            refined = network.posterior(structures, self.intensity[part][None, None], self.evidence, residual)
+            intensity = self.intensity[part][None, None]
+            refined = posterior(structures, intensity, self.evidence, self.voice, residual)
             result[:, start : start + len(part)] = refined[0].exp()
         return result
 
@@ -114,6 +116,7 @@ def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, cor
         structures_seen=coarse.structures + residual.structures,
         residual=residual.tissues,
         evidence=shared_evidence(contrast),
+        voice=refiner.COARSE_VOICE if _is_coarse(volume) else float(network.structure_voice),
     )
 
 
@@ -137,11 +140,15 @@ def _contrast(seen: Look, native: NativeGrid, voxels: Tensor, intensity: Tensor)
     return learn_contrast(values[brain], native.read(seen.found.structures, some[brain]))
 
 
+def _is_coarse(volume: Volume) -> bool:
+    return bool((volume.spacing() > _COARSE_SCAN).all())
+
+
 def _residual(network: Refiner, seen: Look, volume: Volume, near: Tensor, coarse: Coarse) -> Residual:
     """The refiner's residuals, slab by slab along x; zero away from `near` (X, Y, Z)."""
     tissues = torch.zeros(1, TISSUES, *refiner.SHAPE, device=near.device)
     result = Residual(tissues, torch.zeros_like(coarse.structures))
-    if (volume.spacing() > _COARSE_SCAN).all():
+    if _is_coarse(volume):
         return result
     points = frame.points(refiner.SHAPE, refiner.SPACING, near.device)
     for first in range(0, len(near), _SLAB):

@@ -32,7 +32,7 @@ SPACING = 1.0
 FACTOR = 2
 SHAPE = (FACTOR * frame.SHAPE[0], FACTOR * frame.SHAPE[1], FACTOR * frame.SHAPE[2])
 # Voxels of 2 mm around a piece that its answer depends on.
-REACH = 5
+REACH = 6
 
 # Shades of a voxel: between the scan's levels, and between those of its place.
 _SHADES = 4
@@ -40,7 +40,11 @@ _LOGIT_SCALE = 4.0
 # As in `segmentation`: a step of the optimiser must be able to move a logit by as much as it can be wrong.
 _RESIDUAL_SCALE = 4.0
 # A structure whose place speaks against it by as much cannot be what a voxel's intensity makes of it.
-_RULED_OUT, _NEVER = -8.0, -1e4
+_RULED_OUT, _NEVER = -8.0, -30.0
+# What lies outside the brain has any intensity: no voxel speaks louder against a structure.
+_LOUDEST = 4.0
+# What voxels of 2 mm say is in the answer at 2 mm already (docs/training-log.md).
+COARSE_VOICE = 0.25
 # Chosen on simulated heads among 0.5 to 6 (docs/training-log.md).
 _STRUCTURE_VOICE = 2.0
 
@@ -162,23 +166,29 @@ class Refiner(nn.Module):
         """Logarithms of the tissues' posterior (1, 3, ...) where the scan has intensities (1, 1, ...)."""
         return (prior.logits + self.voice * prior.log_likelihood(intensity) + residual).log_softmax(1)
 
-    def posterior(self, structures: Tensor, intensity: Tensor, evidence: Evidence, residual: Tensor) -> Tensor:
-        """Logarithms of the structures' posterior (1, 1 + structures, ...).
 
-        Parameters
-        ----------
-        structures
-            (1, 1 + structures, ...) logarithms of the structures' probabilities at these places.
-        intensity
-            (1, 1, ...) without bias field.
-        evidence
-            What `tissues.shared_evidence` makes of the scan's.
-        residual
-            (1, 3, ...) of the tissues.
-        """
-        logits = structures + self.structure_voice * evidence.log_likelihood(intensity)
-        logits = logits + residual[:, tissue_of_class().to(residual.device)]
-        return logits.masked_fill(structures < _RULED_OUT, _NEVER).log_softmax(1)
+def posterior(
+    structures: Tensor, intensity: Tensor, evidence: Evidence, voice: Tensor | float, residual: Tensor
+) -> Tensor:
+    """Logarithms of the structures' posterior (1, 1 + structures, ...).
+
+    Parameters
+    ----------
+    structures
+        (1, 1 + structures, ...) logarithms of the structures' probabilities at these places.
+    intensity
+        (1, 1, ...) without bias field.
+    evidence
+        What `tissues.shared_evidence` makes of the scan's.
+    voice
+        Of the intensities: `Refiner.structure_voice`, or `COARSE_VOICE`.
+    residual
+        (1, 3, ...) of the tissues.
+    """
+    likelihood = evidence.log_likelihood(intensity)
+    likelihood = (likelihood - likelihood.amax(1, keepdim=True)).clamp(min=-_LOUDEST)
+    logits = structures + voice * likelihood + residual[:, tissue_of_class().to(residual.device)]
+    return logits.masked_fill(structures < _RULED_OUT, _NEVER).log_softmax(1)
 
 
 def _activate(layers: nn.ModuleList, x: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ _RAREST = 3e-3
 # Standard deviations from a tissue's mean, squared and halved, beyond which a voxel cannot speak louder.
 _LOUDEST = 30.0
 _STEEPEST = 4.0
+# White matter and cortex, whose spread is all structures'.
+_WITNESSES = [1 + frame.STRUCTURES.index(number) for number in (2, 3, 41, 42)]
 
 
 @lru_cache(maxsize=1)
@@ -57,9 +59,10 @@ def shared_evidence(contrast: Contrast) -> Evidence:
     levels, evidence = contrast.levels, contrast.evidence
     level = evidence.mean.new_tensor([levels.csf, levels.gray, levels.white])[tissue_of_class()]
     alone = evidence.known & (tissue_of_class() != FLUID).to(level.device)
-    witnesses = [1 + frame.STRUCTURES.index(number) for number in (2, 3, 41, 42)]
-    spread = evidence.spread[witnesses].square().mean().sqrt().expand_as(level)
-    return Evidence(torch.where(alone, evidence.mean, level), spread, torch.ones_like(evidence.known))
+    known = torch.isin(torch.arange(len(level)), torch.tensor(_WITNESSES)).to(level.device) & evidence.known
+    usual = level.new_tensor(max(abs(levels.white - levels.gray) / 2, levels.narrowest))
+    spread = evidence.spread[known].square().mean().sqrt() if known.any() else usual
+    return Evidence(torch.where(alone, evidence.mean, level), spread.expand_as(level), torch.ones_like(evidence.known))
 
 
 @dataclass(frozen=True)
