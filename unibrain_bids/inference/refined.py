@@ -116,7 +116,7 @@ def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, cor
         structures_seen=coarse.structures + residual.structures,
         residual=residual.tissues,
         evidence=shared_evidence(contrast),
-        voice=refiner.COARSE_VOICE if _is_coarse(volume) else float(network.structure_voice),
+        voice=refiner.COARSE_VOICE if _is_coarse(volume) else refiner.FINE_VOICE,
     )
 
 

@@ -44,8 +44,8 @@ _RESIDUAL_SCALE = 4.0
 _RULED_OUT, _NEVER = -8.0, -30.0
 # What voxels of 2 mm say is in the answer at 2 mm already (docs/training-log.md).
 COARSE_VOICE = 0.25
-# Chosen on simulated heads among 0.5 to 6 (docs/training-log.md).
-_STRUCTURE_VOICE = 2.0
+# Of voxels of 1 mm: not learnt, as cross-entropy turns it down to .4, at which deep grey matter loses its borders.
+FINE_VOICE = 1.5
 
 Box = tuple[slice, slice, slice]
 
@@ -131,7 +131,6 @@ class Refiner(nn.Module):
     def __init__(self, features: int, width: int, fine_width: int) -> None:
         super().__init__()
         self.voice = nn.Parameter(torch.tensor(VOICE))
-        self.structure_voice = nn.Parameter(torch.tensor(_STRUCTURE_VOICE))
         self.squeeze = Pointwise(features + 1 + TISSUES, fine_width)
         inputs = fine_width + _SHADES * FACTOR**3
         self.coarse = nn.ModuleList([_convolution(inputs, width), _convolution(width, width)])
@@ -167,7 +166,7 @@ class Refiner(nn.Module):
 
 
 def posterior(
-    structures: Tensor, intensity: Tensor, evidence: Evidence, voice: Tensor | float, residual: Tensor
+    structures: Tensor, intensity: Tensor, evidence: Evidence, voice: float, residual: Tensor
 ) -> Tensor:
     """Logarithms of the structures' posterior (1, 1 + structures, ...).
 
@@ -180,7 +179,7 @@ def posterior(
     evidence
         What `tissues.shared_evidence` makes of the scan's.
     voice
-        Of the intensities: `Refiner.structure_voice`, or `COARSE_VOICE`.
+        Of the intensities: `FINE_VOICE` or `COARSE_VOICE`.
     residual
         (1, 3, ...) of the tissues.
     """

@@ -87,7 +87,7 @@ class RefinerRecipe:
         image, share = seen.image[where].float(), seen.share[where].float()
         with half_precision(image.device):
             residual = model(image, coarse)
-        structures = at_work(model, image, coarse, residual, seen.evidence)
+        structures = at_work(image, coarse, residual, seen.evidence)
         truth = seen.parts[where]
         tissue = tissue_of_class().to(truth.device)[truth.long()]
         dice, cross_entropy = tissue_loss(tissue_log_probability(structures), tissue, share)
@@ -110,7 +110,7 @@ class RefinerRecipe:
             head, image, coarse, evidence = self._look(self.heads.held_out, SPAN, EVALUATION_SEED + i, which)
             with half_precision(image.device):
                 residual = model(image, coarse)
-            structures = at_work(model, image, coarse, residual, evidence)
+            structures = at_work(image, coarse, residual, evidence)
             records.append(figures(structures.argmax(1), twice_as_fine(coarse.mask_logits) > 0, head))
         return {name: float(np.mean([record[name] for record in records])) for name in records[0]}
 
@@ -147,10 +147,10 @@ class RefinerRecipe:
         return see_stripped(self.trained, strip(image, find_brain(seen)), whole, seen, smoothness)
 
 
-def at_work(model: Refiner, image: Tensor, coarse: Coarse, residual: Residual, evidence: Evidence) -> Tensor:
+def at_work(image: Tensor, coarse: Coarse, residual: Residual, evidence: Evidence) -> Tensor:
     """Logarithms of the structures' probabilities (1, 1 + structures, 2X, 2Y, 2Z) as they are at work."""
     structures = twice_as_fine(coarse.structures + residual.structures)
-    return refiner.posterior(structures, image, evidence, model.structure_voice, residual.tissues)
+    return refiner.posterior(structures, image, evidence, refiner.FINE_VOICE, residual.tissues)
 
 
 def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
