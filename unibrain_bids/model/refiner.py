@@ -40,7 +40,8 @@ _LOGIT_SCALE = 4.0
 # As in `segmentation`: a step of the optimiser must be able to move a logit by as much as it can be wrong.
 _RESIDUAL_SCALE = 4.0
 # A structure that its place speaks against by as much is not there, whatever the voxel's intensity; nor does that speak
-# louder, as outside the brain there is any intensity.
+# against any louder than this, as outside the brain there is any intensity.
+_LOUDEST = 6.0
 _RULED_OUT, _NEVER = -8.0, -30.0
 # What voxels of 2 mm say is in the answer at 2 mm already (docs/training-log.md).
 COARSE_VOICE = 0.25
@@ -184,7 +185,7 @@ def posterior(
         (1, 3, ...) of the tissues.
     """
     likelihood = evidence.log_likelihood(intensity)
-    spoken = (voice * (likelihood - likelihood.amax(1, keepdim=True))).clamp(min=_RULED_OUT)
+    spoken = (voice * (likelihood - likelihood.amax(1, keepdim=True))).clamp(min=-_LOUDEST)
     logits = structures + spoken + residual[:, tissue_of_class().to(residual.device)]
     return logits.masked_fill(structures < _RULED_OUT, _NEVER).log_softmax(1)
 
