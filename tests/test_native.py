@@ -21,8 +21,7 @@ def distance() -> np.ndarray:
 def made(possible: np.ndarray, own: np.ndarray, tissue: np.ndarray) -> np.ndarray:
     """The mask where the network's own is `own` and structures are `tissue`."""
     brain = np.where(own, 0.9, 0.3)[possible].astype(np.float32)
-    background = np.where(tissue, 0.1, 0.8)[possible].astype(np.float32)
-    return brain_mask(possible, brain, background, SPACING)
+    return brain_mask(possible, brain, tissue[possible], SPACING)
 
 
 def test_gyri_bound_it_and_sulci_are_closed(distance: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from unibrain_bids.inference.refined import refine
 from unibrain_bids.model import frame
 from unibrain_bids.model.locate import Volume
 from unibrain_bids.model.native import NativeGrid
-from unibrain_bids.model.refiner import Refiner
+from unibrain_bids.model.refiner import COARSE, FINE, MASK_VOICE, Refiner, Weighing
 from unibrain_bids.model.tissues import GRAY, tissue_of_class
 
 CLASSES = 1 + len(frame.STRUCTURES)
@@ -62,9 +63,9 @@ def test_structures_of_a_tissue_share_what_the_refiner_gives_it(frame_from_voxel
     inside = found.brain.numpy() > 0.5
     tissue = tissue_of_class()
     with torch.inference_mode():
-        before = found.structures(inside)
+        before = found.judge(inside)[0]
         found.residual[:, GRAY] += 60
-        after = found.structures(inside)
+        after = found.judge(inside)[0]
     assert float(after[tissue == GRAY].sum(0).min()) > 0.999
     share = before[tissue == GRAY] / before[tissue == GRAY].sum(0)
     torch.testing.assert_close(after[tissue == GRAY], share, atol=1e-3, rtol=1e-2)
@@ -91,8 +92,19 @@ def test_mask_is_read_where_the_scan_s_voxels_lie(frame_from_voxel: np.ndarray, 
     np.testing.assert_allclose(found.brain.numpy(), expected, atol=1e-3)
     network = Refiner(4, 8, 8)
     with torch.inference_mode():
-        structures = found.structures(found.brain.numpy() > 0.5)
+        structures = found.judge(found.brain.numpy() > 0.5)[0]
     torch.testing.assert_close(structures.sum(0), torch.ones(structures.shape[1]))
+
+
+@torch.inference_mode()
+def test_outside_is_what_place_and_a_quiet_intensity_say(frame_from_voxel: np.ndarray, seen: Any) -> None:
+    found = run(Refiner(4, 8, 8).eval(), seen, frame_from_voxel)
+    inside = found.brain.numpy() > 0.5
+    alone = replace(found, weighing=Weighing(voice=MASK_VOICE, outside=0.2))
+    probability, outside = alone.judge(inside)
+    assert 0 < outside.sum() < len(outside)
+    torch.testing.assert_close(outside, probability[0] >= 0.2)
+    assert torch.equal(replace(alone, weighing=Weighing(voice=2.0, outside=0.2)).judge(inside)[1], outside)
 
 
 def test_slabs_change_nothing(frame_from_voxel: np.ndarray, seen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,16 +124,18 @@ def test_slabs_change_nothing(frame_from_voxel: np.ndarray, seen: Any, monkeypat
     torch.testing.assert_close(few, many, atol=1e-3, rtol=1e-3)
     inside = answers[0].brain.numpy() > 0.5
     with torch.inference_mode():
-        one, other = (answer.structures(inside) for answer in answers)
+        one, other = (answer.judge(inside)[0] for answer in answers)
     torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_scans_of_large_voxels_are_read_from_the_model_s_grid(frame_from_voxel: np.ndarray, seen: Any) -> None:
     network = Refiner(4, 8, 8).eval()
     torch.nn.init.normal_(network.residual.weight)
-    assert not run(network, seen, frame_from_voxel).residual.any()
+    coarse = run(network, seen, frame_from_voxel)
+    assert not coarse.residual.any() and coarse.weighing == COARSE
     thick_slices = frame_from_voxel @ np.diag([0.3, 0.3, 1, 1])
-    assert run(network, seen, thick_slices).residual.any()
+    fine = run(network, seen, thick_slices)
+    assert fine.residual.any() and fine.weighing == FINE
 
 
 def test_every_voxel_of_the_brain_is_asked(frame_from_voxel: np.ndarray, seen: Any) -> None:
@@ -136,4 +150,4 @@ def test_where_no_brain_is_nothing_is_refined(frame_from_voxel: np.ndarray, seen
     found = run(Refiner(4, 8, 8).eval(), seen, away)
     assert not found.possible.any() and len(found.brain) == 0
     with torch.inference_mode():
-        assert found.structures(np.zeros(0, dtype=bool)).shape == (CLASSES, 0)
+        assert found.judge(np.zeros(0, dtype=bool))[0].shape == (CLASSES, 0)

@@ -46,3 +46,13 @@ def test_levels_are_the_tissues_medians() -> None:
     assert (levels.csf, levels.gray, levels.white) == pytest.approx((10, 60, 100), abs=0.1)
     guessed = tissue_levels(intensity, torch.zeros_like(structures))
     assert guessed.csf < guessed.gray < guessed.white, "guessed from the brain's quantiles"
+
+
+def test_fluid_is_as_dark_as_the_middle_of_the_ventricles() -> None:
+    """Narrow ones share most of their voxels with what lies around them; without a middle, all their voxels count."""
+    ventricle = frame.STRUCTURES.index(4) + 1
+    structures, intensity = torch.zeros(CLASSES, 400), torch.full((400,), 50.0)
+    structures[ventricle, :100], intensity[:100] = 0.99, 10.0
+    structures[ventricle, 100:] = 0.6
+    assert tissue_levels(intensity, structures).csf == pytest.approx(10.0)
+    assert tissue_levels(intensity[80:], structures[:, 80:]).csf == pytest.approx(50.0)

@@ -17,6 +17,7 @@ from unibrain_bids.model.anatomy import connected_winners, solid_mask
 from unibrain_bids.model.description import describe_head
 from unibrain_bids.model.locate import Volume, fill_holes, largest_component
 from unibrain_bids.model.native import NativeGrid, extended_log_gain, inside
+from unibrain_bids.model.neighbours import heed_neighbours_within
 from unibrain_bids.model.parcellation import region_numbers
 from unibrain_bids.model.refiner import Refiner
 from unibrain_bids.model.unibrain import Outputs
@@ -43,12 +44,13 @@ def assemble(scan: Scan, volume: Volume, seen: Look, refiner: Refiner, quality: 
     # No mask within it has a hole that reaches out of it.
     possible = fill_holes(possible) if possible.any() else possible
     likely = possible[refined.possible]
-    probability = refined.structures(likely)
-    mask = brain_mask(possible, refined.brain[likely].cpu().numpy(), probability[0].cpu().numpy(), volume.spacing())
+    probability, outside = refined.judge(likely)
+    mask = brain_mask(possible, refined.brain[likely].cpu().numpy(), ~outside.cpu().numpy(), volume.spacing())
     if mask.sum() * abs(np.linalg.det(scan.affine[:3, :3])) < _SMALLEST_BRAIN_MM3:
         raise no_brain(scan)
     scale = np.exp(-log_gain[mask].mean())
     gain, preproc = np.exp(log_gain) * scale, corrected * scale
+    probability = heed_neighbours_within(probability, possible, volume.spacing())
     structures, tissues, shares = _segment(probability[:, mask[possible]], mask)
     white = np.median(preproc[tissues == _TISSUES["WM"]])
     brain = preproc * mask * np.float32(WHITE_MATTER_INTENSITY / max(white, 1e-6))
@@ -74,7 +76,7 @@ def assemble(scan: Scan, volume: Volume, seen: Look, refiner: Refiner, quality: 
 def brain_mask(
     possible: NDArray[np.bool_],
     brain: NDArray[np.float32],
-    background: NDArray[np.float32],
+    inside: NDArray[np.bool_],
     spacing: NDArray[np.floating],
 ) -> NDArray[np.bool_]:
     """The brain's mask: what its definition makes of the refined structures, where the network sees some brain at all.
@@ -85,13 +87,15 @@ def brain_mask(
     ----------
     possible
         (X, Y, Z) voxels that may be brain.
-    brain, background
-        (n,) probabilities of these voxels: that of the network's mask, and that of no structure.
+    brain
+        (n,) probabilities of these voxels in the network's mask.
+    inside
+        (n,) whether the refined structures take them for brain.
     spacing
         Voxel sizes in mm.
     """
     own, segmented = np.zeros_like(possible), np.zeros_like(possible)
-    own[possible], segmented[possible] = brain > 0.5, background < 0.5
+    own[possible], segmented[possible] = brain > 0.5, inside
     own = largest_component(own)
     closed = largest_component(solid_mask(largest_component(segmented), spacing) & possible)
     return closed if 2 * (closed & own).sum() > _TRUSTED * (closed.sum() + own.sum()) else own

@@ -17,7 +17,17 @@ from unibrain_bids.model.contrast import Contrast, learn_contrast
 from unibrain_bids.model.evidence import Evidence
 from unibrain_bids.model.locate import Volume, fill_holes, pull, pull_averaged
 from unibrain_bids.model.native import NativeGrid
-from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual, box_around, finer_box, posterior
+from unibrain_bids.model.refiner import (
+    MASK_VOICE,
+    Box,
+    Coarse,
+    Refiner,
+    Residual,
+    Weighing,
+    box_around,
+    finer_box,
+    posterior,
+)
 from unibrain_bids.model.spatial import sample
 from unibrain_bids.model.tissues import TISSUES, shared_evidence
 
@@ -53,8 +63,8 @@ class Refined:
         residual.
     residual
         (1, 3, 2X, 2Y, 2Z) the refiner's, of the tissues.
-    evidence, voice
-        The structures' intensities in this scan, and how loudly its voxels speak.
+    evidence, weighing
+        The structures' intensities in this scan, and how its voxels are judged.
     """
 
     possible: NDArray[np.bool_]
@@ -64,23 +74,27 @@ class Refined:
     structures_seen: Tensor
     residual: Tensor
     evidence: Evidence
-    voice: float
+    weighing: Weighing
 
-    def structures(self, chosen: NDArray[np.bool_]) -> Tensor:
-        """Probabilities (1 + structures, n) of the structures at some of the voxels; `chosen` is (N,).
+    def judge(self, chosen: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+        """Probabilities (1 + structures, n) at some of the voxels, and which lie outside the brain (n,).
 
-        Place, intensity and refiner weigh against each other.
+        Place, intensity and refiner weigh against each other, each voxel by itself; `chosen` is (N,).
         """
         where = torch.from_numpy(np.flatnonzero(chosen)).to(self.brain.device)
         result = torch.empty(self.structures_seen.shape[1], len(where), device=self.brain.device)
+        outside = torch.empty(len(where), dtype=torch.bool, device=self.brain.device)
         for start in range(0, len(where), _VOXELS_AT_ONCE):
             part = where[start : start + _VOXELS_AT_ONCE]
-            residual = _at(self.residual, _on_finer_grid(self.places[part]))
             structures = _at(self.structures_seen, self.places[part])
-            intensity = self.intensity[part][None, None]
-            refined = posterior(structures, intensity, self.evidence, self.voice, residual)
-            result[:, start : start + len(part)] = refined[0].exp()
-        return result
+            residual = _at(self.residual, _on_finer_grid(self.places[part]))
+            loud, quiet = (
+                posterior(structures, self.intensity[part][None, None], self.evidence, voice, residual)[0].exp()
+                for voice in (self.weighing.voice, MASK_VOICE)
+            )
+            result[:, start : start + len(part)] = loud
+            outside[start : start + len(part)] = quiet[0] >= self.weighing.outside
+        return result, outside
 
 
 def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, corrected: NDArray[np.float32]) -> Refined:
@@ -116,7 +130,7 @@ def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, cor
         structures_seen=coarse.structures + residual.structures,
         residual=residual.tissues,
         evidence=shared_evidence(contrast),
-        voice=refiner.COARSE_VOICE if _is_coarse(volume) else refiner.FINE_VOICE,
+        weighing=refiner.COARSE if _is_coarse(volume) else refiner.FINE,
     )
 
 

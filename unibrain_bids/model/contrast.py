@@ -14,6 +14,8 @@ from unibrain_bids.model.evidence import Evidence, gather_evidence
 _STEEPEST = 4.0
 _FEWEST_VOXELS = 50
 _SURE = 0.5
+# Narrow ventricles share most of their voxels with the tissue around them.
+_PURE = 0.95
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,15 @@ def tissue_levels(intensity: Tensor, structures: Tensor) -> Levels:
     """
     channel = {number: i + 1 for i, number in enumerate(frame.STRUCTURES)}
 
-    def level(numbers: tuple[int, ...], quantile: float) -> float:
-        chosen = structures[[channel[number] for number in numbers]].sum(0) > _SURE
-        if int(chosen.sum()) >= _FEWEST_VOXELS:
-            return float(intensity[chosen].median())
+    def level(numbers: tuple[int, ...], quantile: float, *sure: float) -> float:
+        probability = structures[[channel[number] for number in numbers]].sum(0)
+        for least in (*sure, _SURE):
+            chosen = probability > least
+            if int(chosen.sum()) >= _FEWEST_VOXELS:
+                return float(intensity[chosen].median())
         return float(intensity.sort().values[int(quantile * (len(intensity) - 1))]) if len(intensity) else quantile
 
-    return Levels(csf=level((4, 43), 0.05), gray=level((3, 42), 0.4), white=level((2, 41), 0.8))
+    return Levels(csf=level((4, 43), 0.05, _PURE), gray=level((3, 42), 0.4), white=level((2, 41), 0.8))
 
 
 def in_levels(image: Tensor, levels: Levels) -> Tensor:

@@ -43,12 +43,31 @@ _RESIDUAL_SCALE = 4.0
 # against any louder than this, as outside the brain there is any intensity.
 _LOUDEST = 6.0
 _RULED_OUT, _NEVER = -8.0, -30.0
-# What voxels of 2 mm say is in the answer at 2 mm already (docs/training-log.md).
-COARSE_VOICE = 0.25
-# Of voxels of 1 mm: not learnt, as cross-entropy turns it down to .4, at which deep grey matter loses its borders.
-FINE_VOICE = 1.5
+# How loudly a voxel's intensity says whether it is brain at all: outside it there is any intensity.
+MASK_VOICE = 0.25
 
 Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """How a scan's voxels are judged; chosen on simulated heads, and on MUSE's (docs/training-log.md).
+
+    Attributes
+    ----------
+    voice
+        How loudly intensities say which structure a voxel is. It is not learnt, as cross-entropy turns it down to .4, at
+        which deep grey matter loses its borders.
+    outside
+        Probability of no structure from which on a voxel lies outside the brain.
+    """
+
+    voice: float
+    outside: float
+
+
+# A voxel of the cortex' rim that is missing is missed by everyone, one too many by nobody; but one of 2 mm is a lot.
+FINE, COARSE = Weighing(voice=1.0, outside=0.7), Weighing(voice=0.5, outside=0.5)
 
 
 def finer_box(box: Box) -> Box:
@@ -180,7 +199,7 @@ def posterior(
     evidence
         What `tissues.shared_evidence` makes of the scan's.
     voice
-        Of the intensities: `FINE_VOICE` or `COARSE_VOICE`.
+        Of the intensities: that of a `Weighing`, or `MASK_VOICE`.
     residual
         (1, 3, ...) of the tissues.
     """

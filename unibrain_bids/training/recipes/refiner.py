@@ -16,6 +16,7 @@ from unibrain_bids.model.blocks import twice_as_fine
 from unibrain_bids.model.contrast import learn_contrast
 from unibrain_bids.model.gain import refine_log_gain
 from unibrain_bids.model.intensity import scale_to_unit
+from unibrain_bids.model.neighbours import heed_neighbours
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.evidence import Evidence
 from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual
@@ -150,7 +151,7 @@ class RefinerRecipe:
 def at_work(image: Tensor, coarse: Coarse, residual: Residual, evidence: Evidence) -> Tensor:
     """Logarithms of the structures' probabilities (1, 1 + structures, 2X, 2Y, 2Z) as they are at work."""
     structures = twice_as_fine(coarse.structures + residual.structures)
-    return refiner.posterior(structures, image, evidence, refiner.FINE_VOICE, residual.tissues)
+    return heed_neighbours(refiner.posterior(structures, image, evidence, refiner.FINE.voice, residual.tissues))
 
 
 def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

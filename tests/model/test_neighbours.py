@@ -1,0 +1,63 @@
+"""Neighbours speak for their own classes: against scipy, and against noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from unibrain_bids.model.neighbours import axis_weights, heed_neighbours, heed_neighbours_within, neighbours_mean
+
+
+def test_mean_is_that_of_the_six_neighbours_each_axis_by_its_weight() -> None:
+    volume = torch.rand(5, 6, 7, generator=torch.Generator().manual_seed(0))
+    kernel = np.zeros((3, 3, 3))
+    kernel[0, 1, 1] = kernel[2, 1, 1] = 0.1
+    kernel[1, 0, 1] = kernel[1, 2, 1] = 0.15
+    kernel[1, 1, 0] = kernel[1, 1, 2] = 0.25
+    expected = ndimage.convolve(volume.double().numpy(), kernel, mode="constant")
+    np.testing.assert_allclose(neighbours_mean(volume, (0.2, 0.3, 0.5)).numpy(), expected, atol=1e-6)
+
+
+def test_neighbours_far_away_count_little() -> None:
+    x, y, z = axis_weights(np.array([1.0, 1.0, 5.0]))
+    assert x == y == pytest.approx(25 * z)
+    assert x + y + z == pytest.approx(1.0)
+
+
+def test_in_a_mask_as_in_a_volume_that_is_nothing_beyond_it() -> None:
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.rand(8, 9, 7, generator=generator) < 0.6
+    mask[0] = mask[:, :, -1] = False
+    volume = torch.rand(1, 4, 8, 9, 7, generator=generator).softmax(1)
+    nothing = torch.zeros(4, 1)
+    nothing[0] = 1
+    volume[0, :, ~mask] = nothing
+    expected = heed_neighbours(volume.log().clamp(min=-60)).exp()[0, :, mask]
+    found = heed_neighbours_within(volume[0, :, mask], mask.numpy(), np.ones(3))
+    # At the volume's own border nothing lies beyond it for one, and nobody for the other.
+    inner = ndimage.binary_erosion(np.ones(mask.shape))[mask.numpy()]
+    torch.testing.assert_close(found[:, inner], expected[:, inner], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.sum(0), torch.ones(found.shape[1]))
+
+
+def test_a_class_that_is_hardly_anywhere_is_left_to_itself() -> None:
+    mask = np.ones((4, 4, 4), dtype=bool)
+    probability = torch.full((3, 64), 0.001)
+    probability[0], probability[1] = 0.5, 0.499
+    found = heed_neighbours_within(probability, mask, np.ones(3))
+    assert float(found[2].max()) < 0.001
+
+
+def test_noise_is_outvoted_and_borders_stay() -> None:
+    """Two halves, told by intensities with as much noise as contrast: fewer voxels are wrong, on either side alike."""
+    generator = torch.Generator().manual_seed(2)
+    truth = (torch.arange(24) >= 10).long().view(24, 1, 1).expand(24, 60, 60)
+    intensity = truth + torch.randn(truth.shape, generator=generator)
+    alone = torch.stack([-(intensity**2) / 2, -((intensity - 1) ** 2) / 2])[None].log_softmax(1)
+    together = heed_neighbours(alone)
+    wrong_alone, wrong = (x.argmax(1)[0] != truth for x in (alone, together))
+    assert wrong.float().mean() < 0.5 * wrong_alone.float().mean()
+    border = slice(9, 11)
+    assert abs(float(together.argmax(1)[0, border].float().mean()) - 0.5) < 0.02
