@@ -253,6 +253,12 @@ def test_export_joins_the_averaged_weights_of_the_runs(tmp_path: Path, monkeypat
     mean = 0.75 * stored["refiner.weight"].float() + 0.25 * again.weight
     torch.testing.assert_close(load_file(second)["refiner.weight"], mean.detach().half())
 
+    unlike, folder = _Idle(nn.ModuleDict({"other": again})), tmp_path / "other"
+    Trainer(unlike, folder, TrainerSettings(minutes=0), torch.device("cpu")).run()
+    monkeypatch.setattr(sys, "argv", ["export", *words, "--refiner", str(folder), "--share", "0.25"])
+    with pytest.raises(UsageError, match="refiner"):
+        export.main()
+
 
 class _Idle:
     """A recipe whose model is trained already."""

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from unibrain_bids.errors import UsageError
 from unibrain_bids.model.weights import average_of, save_weights, weights_metadata
 from unibrain_bids.training.recipes import MODULES
 
@@ -70,6 +71,8 @@ def unified_states(args: argparse.Namespace) -> tuple[dict[str, object], dict[st
             state = {f"{module}.{key}": tensor for key, tensor in average_of(folder / "checkpoint.pt").items()}
             fact = run_facts(folder)
             if args.share < 1:
+                if not state.keys() <= before.keys():
+                    raise UsageError(f"{args.base}: its {module} is not that of {folder}.", "Leave --share out.")
                 state = {key: before[key].lerp(tensor, args.share) for key, tensor in state.items()}
                 # The run's figures are not those of the mean.
                 fact |= {"share": args.share, "held_out": {}}
