@@ -35,7 +35,7 @@ def test_in_a_mask_as_in_a_volume_that_is_nothing_beyond_it() -> None:
     nothing[0] = 1
     volume[0, :, ~mask] = nothing
     expected = heed_neighbours(volume.log().clamp(min=-60)).exp()[0, :, mask]
-    found = heed_neighbours_within(volume[0, :, mask], mask.numpy(), np.ones(3))
+    found = heed_neighbours_within(volume[0, :, mask].clone(), mask.numpy(), np.ones(3))
     # At the volume's own border nothing lies beyond it for one, and nobody for the other.
     inner = ndimage.binary_erosion(np.ones(mask.shape))[mask.numpy()]
     torch.testing.assert_close(found[:, inner], expected[:, inner], atol=1e-5, rtol=1e-4)

@@ -56,9 +56,9 @@ def test_structures_are_weighed_by_bayes_rule() -> None:
     structures[:, 5] = -9.0
     known = torch.ones(CLASSES, dtype=torch.bool)
     evidence, intensity = Evidence(torch.rand(CLASSES), torch.full((CLASSES,), 0.4), known), torch.rand(1, 1, 50)
-    found = posterior(structures, intensity, evidence, 2.0, residual).exp()
+    found = posterior(structures, intensity, evidence, residual, voice=2.0, place=0.7).exp()
     likelihood = torch.distributions.Normal(evidence.mean[:, None], 0.4).log_prob(intensity)
-    expected = structures.exp() * likelihood.exp() ** 2 * residual[:, tissue_of_class()].exp()
+    expected = structures.exp() ** 0.7 * likelihood.exp() ** 2 * residual[:, tissue_of_class()].exp()
     expected[:, 5] = 0
     torch.testing.assert_close(found, expected / expected.sum(1, keepdim=True))
     assert float(found[:, 5].max()) < 1e-9
@@ -84,7 +84,7 @@ def test_what_lies_outside_the_brain_is_not_brain_because_it_is_bright() -> None
     structures = torch.full((1, CLASSES, 1), -7.5)
     structures[:, 0] = -0.02
     evidence = Evidence(torch.linspace(0, 1, CLASSES), torch.full((CLASSES,), 0.01), torch.ones(CLASSES).bool())
-    found = posterior(structures, torch.ones(1, 1, 1), evidence, 1.5, torch.zeros(1, 3, 1)).exp()
+    found = posterior(structures, torch.ones(1, 1, 1), evidence, torch.zeros(1, 3, 1), voice=1.5).exp()
     assert float(found[0, 0]) > 0.5
 
 

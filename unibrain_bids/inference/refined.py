@@ -88,10 +88,9 @@ class Refined:
             part = where[start : start + _VOXELS_AT_ONCE]
             structures = _at(self.structures_seen, self.places[part])
             residual = _at(self.residual, _on_finer_grid(self.places[part]))
-            loud, quiet = (
-                posterior(structures, self.intensity[part][None, None], self.evidence, voice, residual)[0].exp()
-                for voice in (self.weighing.voice, MASK_VOICE)
-            )
+            told = structures, self.intensity[part][None, None], self.evidence, residual
+            loud = posterior(*told, voice=self.weighing.voice, place=self.weighing.place)[0].exp()
+            quiet = posterior(*told, voice=MASK_VOICE)[0].exp()
             result[:, start : start + len(part)] = loud
             outside[start : start + len(part)] = quiet[0] >= self.weighing.outside
         return result, outside

@@ -44,12 +44,12 @@ def heed_neighbours(log_probability: Tensor) -> Tensor:
 
 
 def heed_neighbours_within(probability: Tensor, mask: NDArray[np.bool_], spacing: NDArray[np.floating]) -> Tensor:
-    """The same for the voxels of a mask, class by class, so that no volume of all classes is held.
+    """The same for the voxels of a mask, class by class where it may be, so that no volume of all classes is held.
 
     Parameters
     ----------
     probability
-        (classes, N) of the mask's voxels in the order of `numpy.flatnonzero`. Beyond the mask is class 0.
+        (classes, N) of the mask's voxels in the order of `numpy.flatnonzero`; overwritten. Beyond the mask is class 0.
     mask
         (X, Y, Z), not empty.
     spacing
@@ -61,14 +61,24 @@ def heed_neighbours_within(probability: Tensor, mask: NDArray[np.bool_], spacing
         (classes, N) probabilities.
     """
     weights = axis_weights(spacing)
-    box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in ndimage.find_objects(mask.astype(np.uint8))[0])
-    inside = torch.from_numpy(mask[box]).to(probability.device)
-    result = torch.empty_like(probability)
+    inside = torch.from_numpy(_box_of(mask)).to(probability.device)
+    voxels = inside.nonzero()
+    position = torch.full(inside.shape, -1, device=inside.device)
+    position[inside] = torch.arange(len(voxels), device=inside.device)
     for number, own in enumerate(probability):
-        if number and own.max() < _ABSENT:
-            result[number] = own
+        present = voxels[own > _ABSENT] if number else voxels
+        if not len(present):
             continue
-        volume = torch.full(inside.shape, float(number == 0), device=own.device)
-        volume[inside] = own
-        result[number] = own * (COUPLING * neighbours_mean(volume, weights)[inside]).exp()
-    return result / result.sum(0)
+        first, last = (present.amin(0) - 1).clamp(min=0).tolist(), (present.amax(0) + 2).tolist()
+        here = position[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
+        known = here >= 0
+        volume = torch.full(here.shape, float(number == 0), device=own.device)
+        volume[known] = own[here[known]]
+        own[here[known]] *= (COUPLING * neighbours_mean(volume, weights)[known]).exp()
+    return probability.div_(probability.sum(0))
+
+
+def _box_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask's box, and a voxel around it where there is one."""
+    sides = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return mask[tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in sides)]

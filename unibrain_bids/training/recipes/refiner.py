@@ -19,7 +19,7 @@ from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.neighbours import heed_neighbours
 from unibrain_bids.model.presets import UNIFIED
 from unibrain_bids.model.evidence import Evidence
-from unibrain_bids.model.refiner import Box, Coarse, Refiner, Residual
+from unibrain_bids.model.refiner import FINE, Box, Coarse, Refiner, Residual, posterior
 from unibrain_bids.model.tissues import TISSUES, TissuePrior, shared_evidence, tissue_log_probability, tissue_of_class
 from unibrain_bids.model.unibrain import Dense, UniBrain
 from unibrain_bids.training.objectives import segmentation_loss
@@ -151,7 +151,8 @@ class RefinerRecipe:
 def at_work(image: Tensor, coarse: Coarse, residual: Residual, evidence: Evidence) -> Tensor:
     """Logarithms of the structures' probabilities (1, 1 + structures, 2X, 2Y, 2Z) as they are at work."""
     structures = twice_as_fine(coarse.structures + residual.structures)
-    return heed_neighbours(refiner.posterior(structures, image, evidence, refiner.FINE.voice, residual.tissues))
+    alone = posterior(structures, image, evidence, residual.tissues, voice=FINE.voice, place=FINE.place)
+    return heed_neighbours(alone)
 
 
 def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
