@@ -100,11 +100,12 @@ def test_mask_is_read_where_the_scan_s_voxels_lie(frame_from_voxel: np.ndarray, 
 def test_outside_is_what_place_and_a_quiet_intensity_say(frame_from_voxel: np.ndarray, seen: Any) -> None:
     found = run(Refiner(4, 8, 8).eval(), seen, frame_from_voxel)
     inside = found.brain.numpy() > 0.5
-    alone = replace(found, weighing=Weighing(place=1.0, voice=MASK_VOICE, outside=0.2))
+    quiet = Weighing(place=1.0, voice=MASK_VOICE, coupling=FINE.coupling, outside=0.2)
+    alone = replace(found, weighing=quiet)
     probability, outside = alone.judge(inside)
     assert 0 < outside.sum() < len(outside)
     torch.testing.assert_close(outside, probability[0] >= 0.2)
-    assert torch.equal(replace(alone, weighing=Weighing(place=0.5, voice=2.0, outside=0.2)).judge(inside)[1], outside)
+    assert torch.equal(replace(alone, weighing=replace(quiet, place=0.5, voice=2.0)).judge(inside)[1], outside)
 
 
 def test_slabs_change_nothing(frame_from_voxel: np.ndarray, seen: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def test_structures_are_weighed_by_bayes_rule() -> None:
     """Place times intensity times the tissue's residual; what its place rules out stays out, whatever it looks like."""
     torch.manual_seed(0)
     structures, residual = torch.randn(1, CLASSES, 50).log_softmax(1), torch.randn(1, 3, 50)
-    structures[:, 5] = -9.0
+    structures[:, 5] = -11.0
     known = torch.ones(CLASSES, dtype=torch.bool)
     evidence, intensity = Evidence(torch.rand(CLASSES), torch.full((CLASSES,), 0.4), known), torch.rand(1, 1, 50)
     found = posterior(structures, intensity, evidence, residual, voice=2.0, place=0.7).exp()

@@ -50,7 +50,7 @@ def assemble(scan: Scan, volume: Volume, seen: Look, refiner: Refiner, quality: 
         raise no_brain(scan)
     scale = np.exp(-log_gain[mask].mean())
     gain, preproc = np.exp(log_gain) * scale, corrected * scale
-    probability = heed_neighbours_within(probability, possible, volume.spacing())
+    probability = heed_neighbours_within(probability, possible, refined.couplings(corrected, volume.spacing()))
     structures, tissues, shares = _segment(probability[:, mask[possible]], mask)
     white = np.median(preproc[tissues == _TISSUES["WM"]])
     brain = preproc * mask * np.float32(WHITE_MATTER_INTENSITY / max(white, 1e-6))

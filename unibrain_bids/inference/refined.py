@@ -17,6 +17,7 @@ from unibrain_bids.model.contrast import Contrast, learn_contrast
 from unibrain_bids.model.evidence import Evidence
 from unibrain_bids.model.locate import Volume, fill_holes, pull, pull_averaged
 from unibrain_bids.model.native import NativeGrid
+from unibrain_bids.model.neighbours import Couplings, couplings
 from unibrain_bids.model.refiner import (
     MASK_VOICE,
     Box,
@@ -94,6 +95,11 @@ class Refined:
             result[:, start : start + len(part)] = loud
             outside[start : start + len(part)] = quiet[0] >= self.weighing.outside
         return result, outside
+
+    def couplings(self, corrected: NDArray[np.float32], spacing: NDArray[np.floating]) -> Couplings:
+        """Of neighbouring voxels of the scan, whose intensities without bias field are (X, Y, Z)."""
+        looks = torch.from_numpy(corrected).to(self.brain.device)
+        return couplings(looks, float(self.evidence.spread.mean()), self.weighing.coupling, spacing)
 
 
 def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, corrected: NDArray[np.float32]) -> Refined:

@@ -8,6 +8,7 @@ sees a few millimetres around a voxel only, so that a head can be refined piece 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from unibrain_bids.model import frame
 from unibrain_bids.model.blocks import NEGATIVE_SLOPE, twice_as_fine
 from unibrain_bids.model.contrast import Contrast, Levels, in_levels
 from unibrain_bids.model.evidence import VOICE, Evidence
+from unibrain_bids.model.neighbours import Coupling
 from unibrain_bids.model.steady import Pointwise
 from unibrain_bids.model.tissues import (
     LEAST_LOGIT,
@@ -61,17 +63,22 @@ class Weighing:
     voice
         How loudly intensities say so. It is not learnt, as cross-entropy turns it down to .4, at which deep grey matter
         loses its borders.
+    coupling
+        Of neighbouring voxels.
     outside
         Probability of no structure from which on a voxel lies outside the brain.
     """
 
     place: float
     voice: float
+    coupling: Coupling
     outside: float
 
 
-# A voxel of the cortex' rim that is missing is missed by everyone, one too many by nobody; but one of 2 mm is a lot.
-FINE, COARSE = Weighing(place=0.87, voice=0.9, outside=0.7), Weighing(place=1.0, voice=0.5, outside=0.5)
+# A voxel of the cortex' rim that is missing is missed by everyone, one too many by nobody; but one of 2 mm is a lot. Of
+# 2 mm most voxels are mixtures, so that their contrast does not tell where a structure ends.
+FINE = Weighing(place=0.87, voice=0.9, coupling=Coupling(10.0, contrast=2.0), outside=0.7)
+COARSE = Weighing(place=1.0, voice=0.5, coupling=Coupling(6.0, contrast=math.inf), outside=0.5)
 
 
 def finer_box(box: Box) -> Box:

@@ -152,7 +152,7 @@ def at_work(image: Tensor, coarse: Coarse, residual: Residual, evidence: Evidenc
     """Logarithms of the structures' probabilities (1, 1 + structures, 2X, 2Y, 2Z) as they are at work."""
     structures = twice_as_fine(coarse.structures + residual.structures)
     alone = posterior(structures, image, evidence, residual.tissues, voice=FINE.voice, place=FINE.place)
-    return heed_neighbours(alone)
+    return heed_neighbours(alone, image, float(evidence.spread.mean()), FINE.coupling)
 
 
 def tissue_loss(log_probability: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
