@@ -1,9 +1,9 @@
-"""Tissues at 1 mm: the 2 mm answer, and what the scan shows between its voxels.
+"""Structures at 1 mm: the 2 mm answer, and what the scan shows between its voxels.
 
 The backbone knows what lies where; at 2 mm it cannot say where exactly a boundary runs. The refiner sees its features
-and answers beside the scan at 1 mm, told in the scan's own contrast, and says fluid, grey or white matter; the
-structures of a tissue are told apart by what the backbone saw there, with a residual at 2 mm. It has no normalisation and
-sees a few millimetres around a voxel only, so that a head can be refined piece by piece.
+and answers beside the scan at 1 mm, told in the scan's own contrast, and corrects both: structures at 2 mm, and fluid,
+grey and white matter at 1 mm. `posterior` weighs that against the intensity that each structure has in the scan. The
+network has no normalisation and sees a few millimetres around a voxel only, so that a head is refined piece by piece.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ class Weighing:
     Attributes
     ----------
     place
-        How loudly the model at 2 mm says which structure a voxel is: a little less loudly than it was taught to, as eight
-        voxels of 1 mm hear the same.
+        How loudly the model at 2 mm says which structure a voxel is: 1 takes it at its word.
     voice
         How loudly intensities say so. It is not learnt, as cross-entropy turns it down to .4, at which deep grey matter
         loses its borders.
