@@ -90,7 +90,6 @@ def test_mask_is_read_where_the_scan_s_voxels_lie(frame_from_voxel: np.ndarray, 
     expected = 1 / (1 + np.exp(-map_coordinates(logits, grid.T, order=1, mode="nearest")))
     assert np.sum(np.abs(expected - 0.5) < 0.4) > 300
     np.testing.assert_allclose(found.brain.numpy(), expected, atol=1e-3)
-    network = Refiner(4, 8, 8)
     with torch.inference_mode():
         structures = found.judge(found.brain.numpy() > 0.5)[0]
     torch.testing.assert_close(structures.sum(0), torch.ones(structures.shape[1]))

@@ -89,6 +89,16 @@ def test_what_lies_outside_the_brain_is_not_brain_because_it_is_bright() -> None
 
 
 @torch.no_grad()
+def test_what_is_not_asked_for_changes_nothing(network: Refiner) -> None:
+    whole, image = coarse(9, 8, 12), torch.rand(1, 1, 18, 16, 24)
+    everything = network(image, whole)
+    for asked in ((slice(0, 3), slice(3, 8), slice(5, 7)), (slice(4, 9), slice(0, 8), slice(11, 12))):
+        part = network(image, whole, asked)
+        torch.testing.assert_close(part.tissues, everything.tissues[(..., *finer_box(asked))])
+        torch.testing.assert_close(part.structures, everything.structures[(..., *asked)])
+
+
+@torch.no_grad()
 def test_the_scan_s_scale_changes_nothing(network: Refiner) -> None:
     """Stored intensities may be 0..1 or 0..4095."""
     image, intensity = torch.rand(1, 1, 12, 10, 8), torch.rand(4000)

@@ -20,20 +20,20 @@ from unibrain_bids.model.native import NativeGrid
 from unibrain_bids.model.neighbours import Couplings, couplings
 from unibrain_bids.model.refiner import (
     MASK_VOICE,
-    Box,
     Coarse,
     Refiner,
-    Residual,
     Weighing,
     box_around,
+    box_within,
     finer_box,
     posterior,
+    wider_box,
 )
 from unibrain_bids.model.spatial import sample
 from unibrain_bids.model.tissues import TISSUES, shared_evidence
 
 # Voxels of 2 mm along x that are refined at once, besides those around them that they depend on.
-_SLAB = 36
+_SLAB = 24
 # Where the model at 2 mm rules the brain out by more than this, next to such voxels too, nothing is refined.
 _POSSIBLE = 0.05
 # Scans of smaller voxels, mm, are averaged; scans of larger ones show nothing between the voxels of the model at 2 mm,
@@ -126,14 +126,14 @@ def refine(network: Refiner, seen: Look, volume: Volume, native: NativeGrid, cor
     dense = seen.outputs.dense
     contrast = _contrast(seen, native, voxels, intensity)
     coarse = Coarse.of(dense, contrast)
-    residual = _residual(network, seen, volume, near[0, 0] > 0, coarse)
+    residual = _refined(network, seen, volume, near[0, 0] > 0, coarse)
     return Refined(
         possible=possible,
         brain=torch.sigmoid(_at(coarse.mask_logits, places)[0, 0]),
         intensity=intensity,
         places=places,
-        structures_seen=coarse.structures + residual.structures,
-        residual=residual.tissues,
+        structures_seen=coarse.structures,
+        residual=residual,
         evidence=shared_evidence(contrast),
         weighing=refiner.COARSE if _is_coarse(volume) else refiner.FINE,
     )
@@ -163,10 +163,12 @@ def _is_coarse(volume: Volume) -> bool:
     return bool((volume.spacing() > _COARSE_SCAN).all())
 
 
-def _residual(network: Refiner, seen: Look, volume: Volume, near: Tensor, coarse: Coarse) -> Residual:
-    """The refiner's residuals, slab by slab along x; zero away from `near` (X, Y, Z)."""
-    tissues = torch.zeros(1, TISSUES, *refiner.SHAPE, device=near.device)
-    result = Residual(tissues, torch.zeros_like(coarse.structures))
+def _refined(network: Refiner, seen: Look, volume: Volume, near: Tensor, coarse: Coarse) -> Tensor:
+    """The refiner's residual of the tissues (1, 3, 2X, 2Y, 2Z), slab by slab along x; zero away from `near` (X, Y, Z).
+
+    That of the structures is added to `coarse.structures`: they are large, and the refiner does not look at them.
+    """
+    result = torch.zeros(1, TISSUES, *refiner.SHAPE, device=near.device)
     if _is_coarse(volume):
         return result
     points = frame.points(refiner.SHAPE, refiner.SPACING, near.device)
@@ -175,13 +177,12 @@ def _residual(network: Refiner, seen: Look, volume: Volume, near: Tensor, coarse
         if x.start == x.stop:
             continue
         inner = (slice(first + x.start, first + x.stop), y, z)
-        outer = _wider(inner)
+        outer = wider_box(inner, refiner.REACH, frame.SHAPE)
         gain = twice_as_fine(seen.log_gain[(..., *outer)]).exp()
         image = _read(volume, seen, points[finer_box(outer)]) * gain
-        answer = network(image, coarse.piece(outer))
-        here = _within(inner, outer)
-        result.structures[(..., *inner)] = answer.structures[(..., *here)]
-        result.tissues[(..., *finer_box(inner))] = answer.tissues[(..., *finer_box(here))]
+        answer = network(image, coarse.piece(outer), box_within(inner, outer))
+        coarse.structures[(..., *inner)] += answer.structures
+        result[(..., *finer_box(inner))] = answer.tissues
     return result
 
 
@@ -191,16 +192,3 @@ def _read(volume: Volume, seen: Look, points: Tensor) -> Tensor:
     if (volume.spacing() < _FINE_SCAN).all():
         return pull_averaged(volume, world_from_frame, points, refiner.SPACING)
     return pull(volume, world_from_frame, points)
-
-
-def _wider(box: Box) -> Box:
-    x, y, z = (
-        slice(max(side.start - refiner.REACH, 0), min(side.stop + refiner.REACH, size))
-        for side, size in zip(box, frame.SHAPE, strict=True)
-    )
-    return x, y, z
-
-
-def _within(box: Box, outer: Box) -> Box:
-    x, y, z = (slice(side.start - other.start, side.stop - other.start) for side, other in zip(box, outer, strict=True))
-    return x, y, z

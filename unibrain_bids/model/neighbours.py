@@ -1,4 +1,4 @@
-"""A Markov random field: what a voxel is, its neighbours are likely to be as well, the more so the more they look alike.
+"""A Markov random field: what a voxel is, its neighbours are likely to be as well, the more so if they look alike.
 
 A voxel alone is judged by an intensity that is full of noise. One round of mean field (Potts' model, Zhang et al. 2001;
 neighbours weighed by their contrast, Boykov and Jolly 2001) lets its six neighbours, as likely as each of them is by
@@ -122,7 +122,8 @@ def heed_neighbours_within(probability: Tensor, mask: NDArray[np.bool_], coupled
 def _box_around(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
     """A mask's box, and a voxel around it where there is one."""
     sides = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return tuple(slice(max(side.start - 1, 0), min(side.stop + 1, size)) for side, size in zip(sides, mask.shape, strict=True))
+    limits = ((max(side.start - 1, 0), min(side.stop + 1, n)) for side, n in zip(sides, mask.shape, strict=True))
+    return tuple(slice(first, last) for first, last in limits)
 
 
 def _within(coupled: Couplings, part: tuple[slice, ...]) -> Couplings:

@@ -1,14 +1,15 @@
-"""Tissues at 1 mm: the 2 mm answer, and what the scan shows between its voxels.
+"""Structures at 1 mm: the 2 mm answer, and what the scan shows between its voxels.
 
 The backbone knows what lies where; at 2 mm it cannot say where exactly a boundary runs. The refiner sees its features
-and answers beside the scan at 1 mm, told in the scan's own contrast, and says fluid, grey or white matter; the
-structures of a tissue are told apart by what the backbone saw there, with a residual at 2 mm. It has no normalisation and
-sees a few millimetres around a voxel only, so that a head can be refined piece by piece.
+and answers beside the scan at 1 mm, told in the scan's own contrast, and corrects both: structures at 2 mm, and fluid,
+grey and white matter at 1 mm. `posterior` weighs that against the intensity that each structure has in the scan. The
+network has no normalisation and sees a few millimetres around a voxel only, so that a head is refined piece by piece.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +34,8 @@ from unibrain_bids.model.unibrain import Dense
 SPACING = 1.0
 FACTOR = 2
 SHAPE = (FACTOR * frame.SHAPE[0], FACTOR * frame.SHAPE[1], FACTOR * frame.SHAPE[2])
-# Voxels of 2 mm around a piece that its answer depends on.
-REACH = 6
+# Voxels of 2 mm around a piece that its answer depends on, and that the convolutions at 1 mm depend on.
+REACH, _FINE_REACH = 6, 2
 
 # Shades of a voxel: between the scan's levels, and between those of its place.
 _SHADES = 4
@@ -58,8 +59,7 @@ class Weighing:
     Attributes
     ----------
     place
-        How loudly the model at 2 mm says which structure a voxel is: a little less loudly than it was taught to, as eight
-        voxels of 1 mm hear the same.
+        How loudly the model at 2 mm says which structure a voxel is: 1 takes it at its word.
     voice
         How loudly intensities say so. It is not learnt, as cross-entropy turns it down to .4, at which deep grey matter
         loses its borders.
@@ -84,6 +84,20 @@ COARSE = Weighing(place=1.0, voice=0.5, coupling=Coupling(6.0, contrast=math.inf
 def finer_box(box: Box) -> Box:
     """A box of the model's grid on the grid of 1 mm."""
     x, y, z = (slice(FACTOR * side.start, FACTOR * side.stop) for side in box)
+    return x, y, z
+
+
+def wider_box(box: Box, reach: int, shape: Sequence[int]) -> Box:
+    """A box and as many voxels around it, within a volume."""
+    x, y, z = (
+        slice(max(side.start - reach, 0), min(side.stop + reach, size)) for side, size in zip(box, shape, strict=True)
+    )
+    return x, y, z
+
+
+def box_within(box: Box, outer: Box) -> Box:
+    """The same box in a piece of the volume."""
+    x, y, z = (slice(side.start - other.start, side.stop - other.start) for side, other in zip(box, outer, strict=True))
     return x, y, z
 
 
@@ -174,21 +188,28 @@ class Refiner(nn.Module):
         for parameter in (*self.residual.parameters(), *self.structures.parameters()):
             nn.init.zeros_(parameter)
 
-    def forward(self, image: Tensor, coarse: Coarse) -> Residual:
-        """Residual logits in a piece.
+    def forward(self, image: Tensor, coarse: Coarse, asked: Box | None = None) -> Residual:
+        """Residual logits in a piece, or only in that box of it which is asked for, of voxels of 2 mm.
 
         `image` is the scan without bias field (1, 1, 2X, 2Y, 2Z); `coarse` is what stands at its place at 2 mm.
         """
+        size = coarse.features.shape[2:]
+        asked = asked or (slice(0, size[0]), slice(0, size[1]), slice(0, size[2]))
         fine = coarse.prior.finer()
         shades = torch.cat([in_levels(image, coarse.levels), fine.shades(image)], dim=1)
         mask = coarse.mask_logits.float().clamp(LEAST_LOGIT, -LEAST_LOGIT)
         known = torch.cat([coarse.features.float(), mask / _LOGIT_SCALE, coarse.prior.logits / _LOGIT_SCALE], dim=1)
         x = _activate(self.coarse, torch.cat([self.squeeze(known), _voxels_to_channels(shades)], dim=1))
         x = x + _activate(self.further, x)
-        structures = _RESIDUAL_SCALE * self.structures(x.contiguous()).float()
-        x = twice_as_fine(self.narrow(x))
-        seen = self.weigh(fine, image).clamp(min=LEAST_LOGIT)
-        x = _activate(self.fine, torch.cat([x, seen / _LOGIT_SCALE, fine.logits / _LOGIT_SCALE, shades], dim=1))
+        structures = _RESIDUAL_SCALE * self.structures(x[(..., *asked)].contiguous()).float()
+        # What the convolutions at 1 mm do not look at is left out: they take most of the time and memory.
+        outer = wider_box(asked, _FINE_REACH, size)
+        here = (..., *finer_box(outer))
+        x = twice_as_fine(self.narrow(x[(..., *outer)]))
+        logits = fine.logits[here]
+        seen = self.weigh(fine, image)[here].clamp(min=LEAST_LOGIT)
+        x = _activate(self.fine, torch.cat([x, seen / _LOGIT_SCALE, logits / _LOGIT_SCALE, shades[here]], dim=1))
+        x = x[(..., *finer_box(box_within(asked, outer)))]
         return Residual(_RESIDUAL_SCALE * self.residual(x.contiguous()).float(), structures)
 
     def weigh(self, prior: TissuePrior, intensity: Tensor, residual: Tensor | float = 0.0) -> Tensor:
@@ -221,9 +242,10 @@ def posterior(
 
 
 def _activate(layers: nn.ModuleList, x: Tensor) -> Tensor:
-    # Channels last: faster on a CPU.
     for layer in layers:
-        x = functional.leaky_relu(layer(x.contiguous(memory_format=torch.channels_last_3d)), NEGATIVE_SLOPE)
+        # Channels last: faster on a CPU. Nothing holds on to what came in while the layer works.
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = functional.leaky_relu(layer(x), NEGATIVE_SLOPE)
     return x
 
 

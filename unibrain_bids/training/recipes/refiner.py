@@ -14,11 +14,11 @@ from unibrain_bids.inference.found import find_brain, see_stripped, strip
 from unibrain_bids.model import frame, refiner
 from unibrain_bids.model.blocks import twice_as_fine
 from unibrain_bids.model.contrast import learn_contrast
+from unibrain_bids.model.evidence import Evidence
 from unibrain_bids.model.gain import refine_log_gain
 from unibrain_bids.model.intensity import scale_to_unit
 from unibrain_bids.model.neighbours import heed_neighbours
 from unibrain_bids.model.presets import UNIFIED
-from unibrain_bids.model.evidence import Evidence
 from unibrain_bids.model.refiner import FINE, Box, Coarse, Refiner, Residual, posterior
 from unibrain_bids.model.tissues import TISSUES, TissuePrior, shared_evidence, tissue_log_probability, tissue_of_class
 from unibrain_bids.model.unibrain import Dense, UniBrain
@@ -194,9 +194,7 @@ def figures(found: Tensor, mask: Tensor, head: SimulatedHead) -> dict[str, float
 
 def _stored_as(coarse: Coarse, dtype: torch.dtype) -> Coarse:
     prior = TissuePrior.from_channels(coarse.prior.channels().to(dtype))
-    features, mask_logits, structures = (
-        x.to(dtype) for x in (coarse.features, coarse.mask_logits, coarse.structures)
-    )
+    features, mask_logits, structures = (x.to(dtype) for x in (coarse.features, coarse.mask_logits, coarse.structures))
     return Coarse(features, mask_logits, structures, prior, coarse.levels)
 
 
