@@ -36,7 +36,9 @@ _WITNESSES = [1 + frame.STRUCTURES.index(number) for number in (2, 3, 41, 42)]
 def tissue_of_class() -> Tensor:
     """The tissue of each class, (1 + structures,) int64."""
     tissue = {row.index: _CHANNEL[row.tissue] for row in LabelTable.load("aseg")}
-    return torch.tensor([FLUID, *(tissue[number] for number in frame.STRUCTURES)])
+    # Kept for who learns as well, whoever asks first.
+    with torch.inference_mode(False):
+        return torch.tensor([FLUID, *(tissue[number] for number in frame.STRUCTURES)])
 
 
 def log_probability(structure_logits: Tensor) -> Tensor:

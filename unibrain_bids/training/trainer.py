@@ -105,6 +105,13 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         keep_freed_memory()
         torch.set_flush_denormal(True)
+        try:
+            self._run()
+        finally:
+            # It holds for the whole process, where others may count on subnormal numbers.
+            torch.set_flush_denormal(False)
+
+    def _run(self) -> None:
         self.restore()
         if self.settings.anneal and self.anneal_start is None:
             self.anneal_start = self.step
