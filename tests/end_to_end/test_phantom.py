@@ -167,8 +167,8 @@ def test_order_of_storage_does_not_matter(run, name):
     assert_allclose(first.affine, second.affine, atol=1e-5)
     one, other = np.asarray(first.dataobj), np.asarray(second.dataobj)
     labelled = (one > 0) | (other > 0)
-    # Regions of the cortex meet on smooth cortex here, where a small difference of the deformation moves the border.
-    least = 0.98 if "atlas-DK" in name else 0.99
+    # On the template's grid regions agree to .987, and why not better is not known (docs/training-log.md).
+    least = 0.98 if "atlas-DK_res-1" in name else 0.99
     assert np.mean(one[labelled] == other[labelled]) >= least
 
 
